@@ -1,0 +1,4 @@
+package runtime
+
+// Checked is replaced below.
+func Checked(rt Runtime) Runtime { return rt }

@@ -1,0 +1,78 @@
+package runtime
+
+import "sort"
+
+// Info describes an engine as its daemon tells it.
+type Info struct {
+	// Engine is the implementation's name, as given to --runtime.
+	Engine     string
+	Version    string
+	APIVersion string
+	Endpoint   string
+	Rootless   bool
+	// OS and Arch are the engine host's, in Go's spelling.
+	OS, Arch string
+	Kernel   string
+	// CgroupVersion is "1" or "2".
+	CgroupVersion string
+	NetworkStack  string // such as "libnetwork", "netavark", "netlink"
+	StorageDriver string
+	// Builder names what builds images, with its version where known.
+	Builder string
+	// OCIRuntimes are the names that ContainerSpec.OCIRuntime accepts.
+	OCIRuntimes    []string
+	DefaultRuntime string
+	// Missing holds the features that this engine lacks, each with the reason.
+	Missing map[Feature]string
+	// Warnings are facts the operator should know, one sentence each.
+	Warnings []string
+}
+
+// Has reports whether the engine has a feature.
+func (i Info) Has(f Feature) bool {
+	_, missing := i.Missing[f]
+	return !missing
+}
+
+// Feature is something that not every engine, version or host can do. Asking
+// for a feature that is missing is a NotImplemented error.
+type Feature string
+
+// The features. What is not listed here every engine has.
+const (
+	// FeatureMemoryLimit is Limits.Memory.
+	FeatureMemoryLimit Feature = "memory-limit"
+	// FeaturePIDsLimit is Limits.PIDs.
+	FeaturePIDsLimit Feature = "pids-limit"
+	// FeatureCPULimit is Limits.CPUs.
+	FeatureCPULimit Feature = "cpu-limit"
+	// FeatureHeredoc is heredoc syntax in Dockerfiles.
+	FeatureHeredoc Feature = "dockerfile-heredoc"
+	// FeatureCopyTmpfs is CopyTo and CopyFrom below a Tmpfs of a running
+	// container.
+	FeatureCopyTmpfs Feature = "copy-tmpfs"
+	// FeatureGVisor is the OCI runtime "runsc", installed and working.
+	FeatureGVisor Feature = "oci-runtime-runsc"
+)
+
+var features = map[Feature]string{
+	FeatureMemoryLimit: "limit of memory",
+	FeaturePIDsLimit:   "limit of processes",
+	FeatureCPULimit:    "limit of processor time",
+	FeatureHeredoc:     "heredoc in Dockerfiles",
+	FeatureCopyTmpfs:   "copies to and from a tmpfs",
+	FeatureGVisor:      "OCI runtime runsc (gVisor)",
+}
+
+// Features returns every feature, sorted.
+func Features() []Feature {
+	all := make([]Feature, 0, len(features))
+	for f := range features {
+		all = append(all, f)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	return all
+}
+
+// Doc says what the feature is in a few words.
+func (f Feature) Doc() string { return features[f] }
