@@ -1,0 +1,8 @@
+//go:build !unix
+
+package buildcontext
+
+const (
+	nonblock  = 0
+	openFlags = 0
+)
