@@ -38,11 +38,16 @@ type Options struct {
 	// engine's default below the user's state directory, or /var/lib for root.
 	StateDir string
 	// SubnetPool is what networks without a subnet get theirs from; the zero
-	// Prefix means DefaultSubnetPool.
+	// Prefix means [DefaultSubnetPool].
 	SubnetPool netip.Prefix
 	// Logger receives debugging output; nil discards it.
 	Logger *slog.Logger
 }
+
+// DefaultSubnetPool is where networks come from unless the caller says
+// otherwise. It holds 32,768 networks of /27 and lies away from the ranges that
+// engines and common VPNs hand out by default.
+var DefaultSubnetPool = netip.MustParsePrefix("10.208.0.0/12")
 
 // Log returns the logger, never nil.
 func (o Options) Log() *slog.Logger {
