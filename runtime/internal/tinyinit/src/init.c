@@ -1,0 +1,546 @@
+/*
+ * The program that bottle puts into containers. It has no libc, so that it runs
+ * in any image, and two modes:
+ *
+ *   init [--] CMD [ARG...]   as PID 1: runs CMD, forwards signals, reaps
+ *   kill TOKEN               kills what has BOTTLE_EXEC_ID=TOKEN in its environment
+ *
+ * See tinyinit.go for what each promises, and for how this file is built.
+ */
+
+typedef unsigned long ulong;
+typedef unsigned char uchar;
+
+/* --- system calls ---------------------------------------------------------- */
+
+#if defined(__x86_64__)
+
+#define SYS_read 0
+#define SYS_write 1
+#define SYS_close 3
+#define SYS_mmap 9
+#define SYS_munmap 11
+#define SYS_rt_sigprocmask 14
+#define SYS_ioctl 16
+#define SYS_nanosleep 35
+#define SYS_getpid 39
+#define SYS_clone 56
+#define SYS_execve 59
+#define SYS_exit 60
+#define SYS_wait4 61
+#define SYS_kill 62
+#define SYS_setpgid 109
+#define SYS_rt_sigtimedwait 128
+#define SYS_getdents64 217
+#define SYS_openat 257
+#define O_DIRECTORY 0x10000
+
+static long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+	long ret;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+__asm__(".globl _start\n"
+	"_start:\n"
+	"	xor %ebp, %ebp\n"
+	"	mov %rsp, %rdi\n"
+	"	and $-16, %rsp\n"
+	"	call start\n");
+
+#elif defined(__aarch64__)
+
+#define SYS_ioctl 29
+#define SYS_openat 56
+#define SYS_close 57
+#define SYS_getdents64 61
+#define SYS_read 63
+#define SYS_write 64
+#define SYS_exit 93
+#define SYS_nanosleep 101
+#define SYS_kill 129
+#define SYS_rt_sigprocmask 135
+#define SYS_rt_sigtimedwait 137
+#define SYS_setpgid 154
+#define SYS_getpid 172
+#define SYS_munmap 215
+#define SYS_clone 220
+#define SYS_execve 221
+#define SYS_mmap 222
+#define SYS_wait4 260
+#define O_DIRECTORY 0x4000
+
+static long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+	register long x8 __asm__("x8") = n;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return x0;
+}
+
+__asm__(".globl _start\n"
+	"_start:\n"
+	"	mov x29, #0\n"
+	"	mov x30, #0\n"
+	"	mov x0, sp\n"
+	"	bl start\n");
+
+#else
+#error "no system calls for this architecture"
+#endif
+
+#define sys(n, a, b, c, d) sys6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+
+#define ENOENT 2
+#define EINTR 4
+#define E2BIG 7
+#define ECHILD 10
+#define EACCES 13
+#define ENOTDIR 20
+
+#define SIGKILL 9
+#define SIGCHLD 17
+#define SIGSTOP 19
+#define SIG_BLOCK 0
+#define SIG_SETMASK 2
+
+#define O_RDONLY 0
+#define O_CLOEXEC 02000000
+#define AT_FDCWD -100
+#define WNOHANG 1
+#define TIOCSPGRP 0x5410
+#define PROT_READ_WRITE 3
+#define MAP_PRIVATE_ANON 0x22
+
+#define EXIT_USAGE 125
+#define EXIT_NOEXEC 126
+#define EXIT_NOTFOUND 127
+
+/* The compiler may call these. */
+
+void *memset(void *to, int value, ulong n)
+{
+	volatile uchar *p = to;
+	while (n--)
+		*p++ = (uchar)value;
+	return to;
+}
+
+void *memcpy(void *to, const void *from, ulong n)
+{
+	volatile uchar *p = to;
+	const uchar *q = from;
+	while (n--)
+		*p++ = *q++;
+	return to;
+}
+
+/* --- small things ----------------------------------------------------------- */
+
+static void die(int status) __attribute__((noreturn));
+static void die(int status)
+{
+	for (;;)
+		sys(SYS_exit, status, 0, 0, 0);
+}
+
+static ulong length(const char *s)
+{
+	ulong n = 0;
+	while (s[n])
+		n++;
+	return n;
+}
+
+static int same(const char *a, const char *b)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+static void say(const char *s) { sys(SYS_write, 2, s, length(s), 0); }
+
+static void complain(const char *what, const char *why)
+{
+	say("bottle-init: ");
+	say(what);
+	say(": ");
+	say(why);
+	say("\n");
+}
+
+static void nap(long milliseconds)
+{
+	long t[2] = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+	sys(SYS_nanosleep, t, 0, 0, 0);
+}
+
+/* --- init ------------------------------------------------------------------- */
+
+/* exec runs a command, found as execvp finds it; it returns the reason it failed. */
+static long exec(char **argv, char **envp)
+{
+	static char file[4096];
+	const char *path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	const char *name = argv[0], *p;
+	ulong size = length(name);
+	long err, denied = 0;
+
+	if (!size)
+		return -ENOENT;
+	for (p = name; *p; p++)
+		if (*p == '/')
+			return sys(SYS_execve, name, argv, envp, 0);
+	for (char **e = envp; *e; e++) {
+		p = *e;
+		if (p[0] == 'P' && p[1] == 'A' && p[2] == 'T' && p[3] == 'H' && p[4] == '=') {
+			path = p + 5;
+			break;
+		}
+	}
+	for (;;) {
+		const char *end = path;
+		ulong n;
+		while (*end && *end != ':')
+			end++;
+		n = (ulong)(end - path);
+		if (n + size + 2 <= sizeof file) {
+			memcpy(file, path, n);
+			if (n)
+				file[n++] = '/';
+			memcpy(file + n, name, size + 1);
+			err = sys(SYS_execve, file, argv, envp, 0);
+			if (err == -EACCES)
+				denied = err;
+			else if (err != -ENOENT && err != -ENOTDIR)
+				return err;
+		}
+		if (!*end)
+			break;
+		path = end + 1;
+	}
+	return denied ? denied : -ENOENT;
+}
+
+static void child(char **argv, char **envp) __attribute__((noreturn));
+static void child(char **argv, char **envp)
+{
+	int pid = (int)sys(SYS_getpid, 0, 0, 0, 0);
+	ulong none = 0;
+	long err;
+
+	/*
+	 * A group of its own, in the foreground of the terminal if there is one. All
+	 * signals are blocked, so SIGTTOU does not stop it here.
+	 */
+	sys(SYS_setpgid, 0, 0, 0, 0);
+	sys(SYS_ioctl, 0, TIOCSPGRP, &pid, 0);
+	sys(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
+	err = exec(argv, envp);
+	if (err == -ENOENT || err == -ENOTDIR) {
+		complain(argv[0], "not found");
+		die(EXIT_NOTFOUND);
+	}
+	complain(argv[0], err == -EACCES ? "permission denied"
+			  : err == -E2BIG ? "the arguments are too long"
+					  : "cannot be executed");
+	die(EXIT_NOEXEC);
+}
+
+static int init(char **argv, char **envp)
+{
+	ulong all = ~0ul;
+	long main_pid;
+
+	if (argv[0] && same(argv[0], "--"))
+		argv++;
+	if (!argv[0])
+		return EXIT_USAGE;
+	/*
+	 * Blocked signals wait to be taken, also those whose default PID 1 would
+	 * ignore.
+	 */
+	sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all);
+	main_pid = sys(SYS_clone, SIGCHLD, 0, 0, 0);
+	if (main_pid < 0) {
+		complain(argv[0], "cannot make a process");
+		return EXIT_USAGE;
+	}
+	if (!main_pid)
+		child(argv, envp);
+	for (;;) {
+		long sig = sys(SYS_rt_sigtimedwait, &all, 0, 0, sizeof all);
+		int status;
+		long pid;
+
+		if (sig < 0)
+			continue;
+		if (sig != SIGCHLD) {
+			sys(SYS_kill, main_pid, sig, 0, 0);
+			continue;
+		}
+		while ((pid = sys(SYS_wait4, -1, &status, WNOHANG, 0)) > 0) {
+			if (pid != main_pid)
+				continue;
+			if (status & 0x7f)
+				return 128 + (status & 0x7f);
+			return status >> 8 & 0xff;
+		}
+	}
+}
+
+/* --- kill ------------------------------------------------------------------- */
+
+struct process {
+	int pid, parent, session;
+	uchar stopped, marked;
+};
+
+/*
+ * The container's limit of processes bounds the table; what does not fit is seen
+ * in a later round, when others are gone.
+ */
+#define PROCESSES 65536
+#define SESSIONS 1024
+
+static struct process *processes;
+static int count;
+static int sessions[SESSIONS];
+static int session_count;
+static char buffer[65536];
+
+/* proc_path makes "/proc/PID/NAME" in out, which must hold 64 bytes. */
+static void proc_path(char *out, int pid, const char *name)
+{
+	char digits[12];
+	int n = 0;
+	memcpy(out, "/proc/", 6);
+	out += 6;
+	do {
+		digits[n++] = (char)('0' + pid % 10);
+		pid /= 10;
+	} while (pid);
+	while (n)
+		*out++ = digits[--n];
+	*out++ = '/';
+	memcpy(out, name, length(name) + 1);
+}
+
+static long open_proc(int pid, const char *name)
+{
+	char path[64];
+	proc_path(path, pid, name);
+	return sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+}
+
+/* has_variable reports whether a process was started with that variable. */
+static int has_variable(int pid, const char *variable)
+{
+	ulong at = 0;
+	int skip = 0, found = 0;
+	long n, fd = open_proc(pid, "environ");
+	if (fd < 0)
+		return 0;
+	while (!found && (n = sys(SYS_read, fd, buffer, sizeof buffer, 0)) > 0) {
+		for (long i = 0; i < n; i++) {
+			char c = buffer[i];
+			if (!skip && variable[at] == c) {
+				if (!c) {
+					found = 1;
+					break;
+				}
+				at++;
+				continue;
+			}
+			skip = c != 0;
+			at = 0;
+		}
+	}
+	sys(SYS_close, fd, 0, 0, 0);
+	return found;
+}
+
+static int number(const char **p)
+{
+	int n = 0;
+	while (**p == ' ')
+		(*p)++;
+	while (**p >= '0' && **p <= '9')
+		n = n * 10 + (*(*p)++ - '0');
+	return n;
+}
+
+/* describe fills in what /proc/PID/stat says; it returns 0 for a zombie. */
+static int describe(struct process *p)
+{
+	static char stat[1024];
+	const char *s, *name_end = 0;
+	long n, fd = open_proc(p->pid, "stat");
+	if (fd < 0)
+		return 0;
+	n = sys(SYS_read, fd, stat, sizeof stat - 1, 0);
+	sys(SYS_close, fd, 0, 0, 0);
+	if (n <= 0)
+		return 0;
+	stat[n] = 0;
+	/* The process chooses its name: the fields begin after the last ')'. */
+	for (s = stat; *s; s++)
+		if (*s == ')')
+			name_end = s;
+	if (!name_end || name_end[1] != ' ' || !name_end[2])
+		return 0;
+	s = name_end + 2;
+	if (*s == 'Z' || *s == 'X' || *s == 'x')
+		return 0;
+	p->stopped = *s == 'T' || *s == 't';
+	s++;
+	p->parent = number(&s);
+	number(&s); /* process group */
+	p->session = number(&s);
+	return 1;
+}
+
+static int known_session(int session)
+{
+	for (int i = 0; i < session_count; i++)
+		if (sessions[i] == session)
+			return 1;
+	return 0;
+}
+
+/* scan fills the table with all processes but PID 1 and this one. */
+static void scan(int self, const char *variable, int session_of_init)
+{
+	long n, dir = sys(SYS_openat, AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	static char entries[32768];
+
+	count = 0;
+	if (dir < 0)
+		return;
+	while ((n = sys(SYS_getdents64, dir, entries, sizeof entries, 0)) > 0) {
+		for (long at = 0; at < n;) {
+			/* struct linux_dirent64: ino, off, reclen at 16, type, name at 19 */
+			const char *name = entries + at + 19;
+			struct process *p = &processes[count];
+			at += *(unsigned short *)(entries + at + 16);
+			if (*name < '0' || *name > '9')
+				continue;
+			p->pid = number(&name);
+			if (p->pid <= 1 || p->pid == self || count == PROCESSES - 1)
+				continue;
+			if (!describe(p))
+				continue;
+			p->marked = (uchar)has_variable(p->pid, variable);
+			if (p->marked && p->session > 1 && p->session != session_of_init &&
+			    !known_session(p->session) && session_count < SESSIONS)
+				sessions[session_count++] = p->session;
+			count++;
+		}
+	}
+	sys(SYS_close, dir, 0, 0, 0);
+}
+
+/* spread marks the descendants and the sessions of those that are marked. */
+static void spread(void)
+{
+	int changed;
+	for (int i = 0; i < count; i++)
+		if (known_session(processes[i].session))
+			processes[i].marked = 1;
+	do {
+		changed = 0;
+		for (int i = 0; i < count; i++) {
+			if (processes[i].marked)
+				continue;
+			for (int j = 0; j < count; j++) {
+				if (processes[j].marked && processes[j].pid == processes[i].parent) {
+					processes[i].marked = 1;
+					changed = 1;
+					break;
+				}
+			}
+		}
+	} while (changed);
+}
+
+static int kill_all(const char *token)
+{
+	static const char prefix[] = "BOTTLE_EXEC_ID=";
+	static char variable[512];
+	struct process first = {.pid = 1};
+	int self = (int)sys(SYS_getpid, 0, 0, 0, 0);
+	long table;
+
+	if (!*token || length(token) + sizeof prefix > sizeof variable)
+		return EXIT_USAGE;
+	memcpy(variable, prefix, sizeof prefix);
+	memcpy(variable + sizeof prefix - 1, token, length(token) + 1);
+	table = sys6(SYS_mmap, 0, PROCESSES * sizeof *processes, PROT_READ_WRITE, MAP_PRIVATE_ANON, -1, 0);
+	if (table < 0 && table > -4096)
+		return 1;
+	processes = (struct process *)table;
+	describe(&first);
+
+	/*
+	 * First all are stopped, until a scan finds none that runs: what is stopped
+	 * makes no child that the scan would miss. Then all are killed. One that
+	 * sleeps in the kernel does not stop; it is killed after some rounds all the
+	 * same. Together at most some 10 s.
+	 */
+	for (int round = 0; round < 250; round++) {
+		int marked = 0, running = 0;
+		scan(self, variable, first.session);
+		spread();
+		for (int i = 0; i < count; i++) {
+			if (!processes[i].marked)
+				continue;
+			marked++;
+			if (!processes[i].stopped) {
+				running++;
+				sys(SYS_kill, processes[i].pid, SIGSTOP, 0, 0);
+			}
+		}
+		if (!marked)
+			return 0;
+		if (!running || round >= 20)
+			for (int i = 0; i < count; i++)
+				if (processes[i].marked)
+					sys(SYS_kill, processes[i].pid, SIGKILL, 0, 0);
+		nap(round < 10 ? 1 : round < 30 ? 10 : 50);
+	}
+	return 1;
+}
+
+/* --- start ------------------------------------------------------------------ */
+
+__attribute__((noreturn, used)) void start(long *stack)
+{
+	long argc = stack[0];
+	char **argv = (char **)(stack + 1);
+	char **envp = argv + argc + 1;
+
+	if (argc >= 3 && same(argv[1], "init"))
+		die(init(argv + 2, envp));
+	if (argc == 3 && same(argv[1], "kill"))
+		die(kill_all(argv[2]));
+	say("usage: bottle-init init [--] CMD [ARG...] | bottle-init kill TOKEN\n");
+	die(EXIT_USAGE);
+}
