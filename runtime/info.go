@@ -10,6 +10,9 @@ type Info struct {
 	APIVersion string
 	Endpoint   string
 	Rootless   bool
+	// Simulated reports an engine in memory, for tests: no process really runs
+	// and no network carries anything.
+	Simulated bool
 	// OS and Arch are the engine host's, in Go's spelling.
 	OS, Arch string
 	Kernel   string
