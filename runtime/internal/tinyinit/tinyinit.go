@@ -1,5 +1,5 @@
 // Package tinyinit holds the small static program that bottle puts into
-// containers. It is written in C without a library, so that a few kilobytes run
+// containers, and beside them. It is written in C without a library, so that a few kilobytes run
 // in any image of the architecture, one with no shell and no files too.
 //
 // # init [--] CMD [ARG...]
@@ -21,6 +21,16 @@
 // CAP_SYS_PTRACE and CAP_KILL. It exits with 0 when none is left and with 1 if
 // some would not die within about 10 s. A process that cleared its environment,
 // changed its session and lost its parent before kill ran is not found.
+//
+// # log FILE
+//
+// For the host, as what a containerd shim calls a binary logger: standard output
+// of a container on descriptor 3, its standard error on 4, and 5 to close when
+// ready. It writes records (see [LogRecord]) into FILE, which it keeps locked
+// (flock) as long as it lives, and holds on to the last 64 MiB. On SIGUSR1 it
+// writes what there is to read and then a record of kind [LogSync]; on SIGTERM,
+// or when both streams have ended, it writes what there is and ends. A full disk
+// loses output and never blocks the container.
 package tinyinit
 
 import (
@@ -62,3 +72,30 @@ func Binary(arch string) ([]byte, error) {
 	return nil, runtime.WithKind(errdefs.ErrNotImplemented,
 		fmt.Errorf("there is no init program for architecture %q: it exists for amd64 and arm64", arch))
 }
+
+// LogRecord is the header of a record in a log file, little-endian, before Size
+// bytes of data. No record crosses a multiple of [LogChunk]; zeros fill what is
+// left of a chunk, and the oldest chunks of a long log are holes.
+type LogRecord struct {
+	Time uint64 // nanoseconds since the epoch
+	Size uint32
+	Kind uint8
+	_    [3]uint8
+}
+
+// Sizes in a log file, in bytes.
+const (
+	LogChunk  = 1 << 20
+	LogHeader = 16
+	LogData   = 32 << 10 // the most that one record holds
+)
+
+// The kinds of LogRecord.
+const (
+	LogStdout = 1
+	LogStderr = 2
+	// LogSync follows all that the container had written when SIGUSR1 came.
+	LogSync = 3
+	// LogStart is the first record of a logger; its data is its PID, 4 bytes.
+	LogStart = 4
+)

@@ -1,9 +1,10 @@
 /*
- * The program that bottle puts into containers. It has no libc, so that it runs
- * in any image, and two modes:
+ * The program that bottle puts into containers, and beside them. It has no libc,
+ * so that it runs in any image, and three modes:
  *
  *   init [--] CMD [ARG...]   as PID 1: runs CMD, forwards signals, reaps
  *   kill TOKEN               kills what has BOTTLE_EXEC_ID=TOKEN in its environment
+ *   log FILE                 on the host: writes a container's output into FILE
  *
  * See tinyinit.go for what each promises, and for how this file is built.
  */
@@ -33,6 +34,13 @@ typedef unsigned char uchar;
 #define SYS_rt_sigtimedwait 128
 #define SYS_getdents64 217
 #define SYS_openat 257
+#define SYS_pwrite64 18
+#define SYS_fcntl 72
+#define SYS_flock 73
+#define SYS_clock_gettime 228
+#define SYS_ppoll 271
+#define SYS_fallocate 285
+#define SYS_signalfd4 289
 #define O_DIRECTORY 0x10000
 
 static long sys6(long n, long a, long b, long c, long d, long e, long f)
@@ -75,6 +83,13 @@ __asm__(".globl _start\n"
 #define SYS_execve 221
 #define SYS_mmap 222
 #define SYS_wait4 260
+#define SYS_fcntl 25
+#define SYS_flock 32
+#define SYS_fallocate 47
+#define SYS_pwrite64 68
+#define SYS_ppoll 73
+#define SYS_signalfd4 74
+#define SYS_clock_gettime 113
 #define O_DIRECTORY 0x4000
 
 static long sys6(long n, long a, long b, long c, long d, long e, long f)
@@ -113,13 +128,25 @@ __asm__(".globl _start\n"
 #define EACCES 13
 #define ENOTDIR 20
 
+#define EAGAIN 11
 #define SIGKILL 9
+#define SIGUSR1 10
+#define SIGTERM 15
 #define SIGCHLD 17
 #define SIGSTOP 19
 #define SIG_BLOCK 0
 #define SIG_SETMASK 2
 
 #define O_RDONLY 0
+#define O_WRONLY 1
+#define O_CREAT 0100
+#define O_NONBLOCK 04000
+#define F_SETFL 4
+#define LOCK_EX 2
+#define LOCK_NB 4
+#define POLLIN 1
+#define FALLOC_FL_KEEP_SIZE 1
+#define FALLOC_FL_PUNCH_HOLE 2
 #define O_CLOEXEC 02000000
 #define AT_FDCWD -100
 #define WNOHANG 1
@@ -529,6 +556,135 @@ static int kill_all(const char *token)
 	return 1;
 }
 
+/* --- log -------------------------------------------------------------------- */
+
+/*
+ * The file is a row of records, each a header and its data. No record crosses a
+ * multiple of LOG_CHUNK: what is left of a chunk is zeros. Beyond LOG_LIMIT the
+ * oldest chunk is given back to the file system, so that a reader finds whole
+ * chunks of holes first. Nothing that has been written moves.
+ */
+#define LOG_CHUNK (1 << 20)
+#define LOG_LIMIT (64 << 20)
+#define LOG_DATA 32768
+#define LOG_STDOUT 1
+#define LOG_STDERR 2
+#define LOG_SYNC 3  /* all that was written before SIGUSR1 came is before this */
+#define LOG_START 4 /* data: the logger's PID, 4 bytes */
+
+struct record {
+	ulong time; /* ns since the epoch */
+	unsigned size;
+	uchar kind, unused[3];
+	char data[LOG_DATA];
+};
+
+#define LOG_HEADER (sizeof(struct record) - LOG_DATA)
+
+static struct record record;
+static long log_fd;
+static ulong log_end, log_begin;
+
+/* append writes the record; what the disk has no room for is lost. */
+static void append(int kind, ulong size)
+{
+	long now[2] = {0, 0}, n;
+	ulong total = LOG_HEADER + size, done = 0;
+
+	sys(SYS_clock_gettime, 0, now, 0, 0);
+	record.time = (ulong)now[0] * 1000000000 + (ulong)now[1];
+	record.size = (unsigned)size;
+	record.kind = (uchar)kind;
+	if (log_end % LOG_CHUNK + total > LOG_CHUNK)
+		log_end += LOG_CHUNK - log_end % LOG_CHUNK;
+	/* The header goes last, so that a reader sees whole records alone. */
+	while (done < size) {
+		n = sys(SYS_pwrite64, log_fd, record.data + done, size - done, log_end + LOG_HEADER + done);
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		done += (ulong)n;
+	}
+	do
+		n = sys(SYS_pwrite64, log_fd, &record, LOG_HEADER, log_end);
+	while (n == -EINTR);
+	if (n != LOG_HEADER)
+		return;
+	log_end += total;
+	while (log_end - log_begin > LOG_LIMIT) {
+		sys(SYS_fallocate, log_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, log_begin, LOG_CHUNK);
+		log_begin += LOG_CHUNK;
+	}
+}
+
+/* drain writes what the pipe holds; it returns 0 at the pipe's end. */
+static int drain(int fd, int kind)
+{
+	for (;;) {
+		long n = sys(SYS_read, fd, record.data, LOG_DATA, 0);
+		if (n == -EINTR)
+			continue;
+		if (n == -EAGAIN)
+			return 1;
+		if (n <= 0)
+			return 0;
+		append(kind, (ulong)n);
+	}
+}
+
+static int log_output(const char *file)
+{
+	/* What a container engine's shim hands a logger. */
+	enum { OUT = 3, ERR = 4, READY = 5 };
+	struct {
+		int fd;
+		short events, revents;
+	} polls[3] = {{OUT, POLLIN, 0}, {ERR, POLLIN, 0}, {0, POLLIN, 0}};
+	ulong all = ~0ul, wanted = 1ul << (SIGTERM - 1) | 1ul << (SIGUSR1 - 1);
+	int pid = (int)sys(SYS_getpid, 0, 0, 0, 0);
+
+	sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all);
+	log_fd = sys(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (log_fd < 0) {
+		complain(file, "cannot be opened for logging");
+		return 1;
+	}
+	if (sys(SYS_flock, log_fd, LOCK_EX | LOCK_NB, 0, 0)) {
+		complain(file, "another logger writes it");
+		return 1;
+	}
+	polls[2].fd = (int)sys(SYS_signalfd4, -1, &wanted, sizeof wanted, O_CLOEXEC | O_NONBLOCK);
+	if (polls[2].fd < 0)
+		return 1;
+	sys(SYS_fcntl, OUT, F_SETFL, O_NONBLOCK, 0);
+	sys(SYS_fcntl, ERR, F_SETFL, O_NONBLOCK, 0);
+	memcpy(record.data, &pid, sizeof pid);
+	append(LOG_START, sizeof pid);
+	sys(SYS_close, READY, 0, 0, 0);
+
+	while (polls[0].fd >= 0 || polls[1].fd >= 0) {
+		unsigned info[32]; /* struct signalfd_siginfo */
+		int sync = 0, end = 0;
+
+		if (sys6(SYS_ppoll, (long)polls, 3, 0, 0, 0, 0) < 0)
+			continue;
+		if (polls[2].revents)
+			while (sys(SYS_read, polls[2].fd, info, sizeof info, 0) == sizeof info) {
+				sync |= info[0] == SIGUSR1;
+				end |= info[0] == SIGTERM;
+			}
+		for (int i = 0; i < 2; i++)
+			if (polls[i].fd >= 0 && (polls[i].revents || sync || end) && !drain(polls[i].fd, LOG_STDOUT + i))
+				polls[i].fd = -1;
+		if (sync)
+			append(LOG_SYNC, 0);
+		if (end)
+			break;
+	}
+	return 0;
+}
+
 /* --- start ------------------------------------------------------------------ */
 
 __attribute__((noreturn, used)) void start(long *stack)
@@ -541,6 +697,8 @@ __attribute__((noreturn, used)) void start(long *stack)
 		die(init(argv + 2, envp));
 	if (argc == 3 && same(argv[1], "kill"))
 		die(kill_all(argv[2]));
-	say("usage: bottle-init init [--] CMD [ARG...] | bottle-init kill TOKEN\n");
+	if (argc == 3 && same(argv[1], "log"))
+		die(log_output(argv[2]));
+	say("usage: bottle-init init [--] CMD [ARG...] | kill TOKEN | log FILE\n");
 	die(EXIT_USAGE);
 }
