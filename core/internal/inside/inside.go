@@ -1,0 +1,100 @@
+// Package inside holds the small static program that bottle puts into an agent's
+// container. It is written in C without a library, so that a few kilobytes run in
+// any image of the architecture, one with no shell and no files too.
+//
+//   - idle is the container's main process. It does nothing, reaps if it is
+//     PID 1, and exits with 0 when it is told to end.
+//   - put FILE writes its standard input to FILE, readable by its own user alone.
+//   - env FILE CMD... runs CMD, found through PATH, with FILE's variables added to
+//     its environment and replacing those of the same name. A file that is missing
+//     or may not be read adds nothing. A command that is not there is status 127,
+//     one that cannot be executed 126, with a line on standard error that says
+//     so; 125 is a failure of its own.
+//
+// # Why
+//
+// Variables that hold secrets must not become part of what the engine records
+// about a container or an exec. They are sent through the standard input of one
+// exec into a file on a tmpfs, and every later exec takes them from there, also
+// one by another process of bottle's that does not know them.
+package inside
+
+import (
+	"bytes"
+	_ "embed" // the programs
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+//go:generate ./src/build.sh
+
+// Where things are inside a bottle.
+const (
+	// Dir belongs to bottle.
+	Dir = "/.bottle"
+	// Path is where the program is.
+	Path = Dir + "/inside"
+	// Tmpfs is a memory-backed directory that every user of the container may
+	// write to.
+	Tmpfs = Dir + "/run"
+	// EnvFile is the file of variables.
+	EnvFile = Tmpfs + "/env"
+	// TmpfsSize bounds Tmpfs, in bytes.
+	TmpfsSize = maxEnv + 1<<20
+)
+
+// maxEnv is how many bytes of variables the program takes.
+const maxEnv = 4 << 20
+
+//go:embed inside-amd64
+var amd64 []byte
+
+//go:embed inside-arm64
+var arm64 []byte
+
+// Program returns the program for an architecture in Go's spelling, an ELF
+// executable for Linux. The caller must not change it. An architecture for which
+// there is none is NotImplemented.
+func Program(arch string) ([]byte, error) {
+	switch arch {
+	case "amd64":
+		return amd64, nil
+	case "arm64":
+		return arm64, nil
+	}
+	return nil, runtime.Errorf(errdefs.ErrNotImplemented,
+		"bottle has no program for an image of architecture %q: it has one for amd64 and arm64", arch)
+}
+
+// Idle is the command of the container's main process.
+func Idle() []string { return []string{Path, "idle"} }
+
+// PutEnv is the command that takes what [EncodeEnv] returns.
+func PutEnv() []string { return []string{Path, "put", EnvFile} }
+
+// WithEnv is the command that runs a command with the variables.
+func WithEnv(command []string) []string {
+	return append([]string{Path, "env", EnvFile}, command...)
+}
+
+// EncodeEnv writes variables as the program reads them.
+func EncodeEnv(env map[string]string) ([]byte, error) {
+	var b bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		value := env[name]
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
+			return nil, fmt.Errorf("the variable %q cannot be passed on: there is a NUL byte in it, or its name is none", name)
+		}
+		b.WriteString(name + "=" + value + "\x00")
+	}
+	if b.Len() > maxEnv {
+		return nil, fmt.Errorf("the variables together are larger than %d MiB", maxEnv>>20)
+	}
+	return b.Bytes(), nil
+}

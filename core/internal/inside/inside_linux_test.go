@@ -1,0 +1,195 @@
+package inside
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func program(t *testing.T) string {
+	t.Helper()
+	content, err := Program(runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "inside")
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// run gives the exit status and what was written.
+func run(t *testing.T, env []string, stdin string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.Command(program(t), args...)
+	cmd.Env = env
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func TestVariablesPassThroughTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	want := map[string]string{"A": "new", "EMPTY": "", "LINES": "x\ny=z", "UTF": "ä", "AB": "2", "BIG": strings.Repeat("x", 100_000)}
+	encoded, err := EncodeEnv(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := run(t, nil, string(encoded), "put", file); status != 0 {
+		t.Fatalf("put: status %d, %s", status, errs)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
+	}
+	status, out, errs := run(t, []string{"A=old", "KEPT=1", "ABC=3"}, "", "env", file, "/usr/bin/env", "-0")
+	if status != 0 {
+		t.Fatalf("env: status %d, %s", status, errs)
+	}
+	got := strings.Split(strings.TrimSuffix(out, "\x00"), "\x00")
+	expected := []string{"KEPT=1", "ABC=3"}
+	for name, value := range want {
+		expected = append(expected, name+"="+value)
+	}
+	slices.Sort(got)
+	slices.Sort(expected)
+	if !slices.Equal(got, expected) {
+		t.Errorf("got %.200q\nwant %.200q", got, expected)
+	}
+}
+
+func TestCommandsAreFoundAsAShellFindsThem(t *testing.T) {
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"tool": "#!/bin/sh\necho found \"$@\"\n", "lost": "#!/no/such\n", "text": "hello"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/usr/bin/true", filepath.Join(bin, "true")); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"PATH=/nowhere::" + bin}
+	for name, test := range map[string]struct {
+		command []string
+		status  int
+		out     string
+	}{
+		"through PATH, arguments as they are": {[]string{"tool", "a b", "", "*"}, 0, "found a b  *\n"},
+		"by its path":                         {[]string{bin + "/tool"}, 0, "found\n"},
+		"with its status":                     {[]string{"/bin/sh", "-c", "exit 7"}, 7, ""},
+		"not there":                           {[]string{"nosuch"}, 127, ""},
+		"not there by its path":               {[]string{"/nosuch/x"}, 127, ""},
+		"an empty name":                       {[]string{""}, 127, ""},
+		"a directory":                         {[]string{bin}, 126, ""},
+		"not a program":                       {[]string{"text"}, 126, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, out, errs := run(t, env, "", append([]string{"env", "/nosuch"}, test.command...)...)
+			if status != test.status || out != test.out {
+				t.Errorf("status %d, %q (%s); want %d, %q", status, out, errs, test.status, test.out)
+			}
+			if (status >= 125) != strings.HasPrefix(errs, "bottle: ") {
+				t.Errorf("status %d with the message %q", status, errs)
+			}
+		})
+	}
+}
+
+func TestIdleEndsWhenItIsTold(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		cmd := exec.Command(program(t), "idle")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		// Before it waits for signals one ends it by default, which is as good.
+		if err := cmd.Wait(); err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != sig {
+			t.Errorf("after %v: %v", sig, err)
+		}
+	}
+}
+
+func TestPutFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "env")); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := run(t, nil, "x", "put", filepath.Join(dir, "env")); status != 125 {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
+		t.Error("the link's target was written")
+	}
+}
+
+func TestUnusableArgumentsAreSaid(t *testing.T) {
+	for _, args := range [][]string{nil, {"idle", "x"}, {"put"}, {"env", "x"}, {"nosuch"}} {
+		if status, _, errs := run(t, nil, "", args...); status != 125 || !strings.Contains(errs, "usage") {
+			t.Errorf("%q: status %d, %q", args, status, errs)
+		}
+	}
+}
+
+func TestVariablesThatCannotBePassedAreRefused(t *testing.T) {
+	for _, env := range []map[string]string{{"A": "x\x00y"}, {"": "x"}, {"A=B": "x"}, {"A": strings.Repeat("x", maxEnv)}} {
+		if _, err := EncodeEnv(env); err == nil {
+			t.Errorf("%.40v is encoded", env)
+		}
+	}
+}
+
+func TestAnUnknownArchitectureIsNotImplemented(t *testing.T) {
+	if _, err := Program("m68k"); !errdefs.IsNotImplemented(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheProgramsAreWhatTheSourceGives(t *testing.T) {
+	built := t.TempDir()
+	if out, err := exec.Command("./src/build.sh", built).CombinedOutput(); err != nil {
+		t.Fatalf("build.sh: %v\n%s", err, out)
+	}
+	for arch, compiler := range map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"} {
+		t.Run(arch, func(t *testing.T) {
+			version, err := exec.Command(compiler, "-dumpfullversion").Output()
+			if err != nil {
+				t.Skipf("%s is not here", compiler)
+			}
+			if !bytes.HasPrefix(version, []byte("12.2.")) {
+				t.Skipf("the committed program was built by gcc 12.2, this is %s", bytes.TrimSpace(version))
+			}
+			want, err := os.ReadFile(filepath.Join(built, "inside-"+arch))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Program(arch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Error("the committed program is not what src/inside.c gives: run go generate")
+			}
+		})
+	}
+}

@@ -1,0 +1,343 @@
+/*
+ * The program that bottle puts into an agent's container. It has no libc, so that
+ * it runs in any image.
+ *
+ *   idle                  does nothing until it is told to end
+ *   put FILE              writes standard input to FILE
+ *   env FILE CMD ARG...   runs CMD with the variables of FILE
+ *
+ * See inside.go for what each promises, and build.sh for how this file is built.
+ */
+
+typedef unsigned long ulong;
+
+#if defined(__x86_64__)
+
+#define SYS_read 0
+#define SYS_write 1
+#define SYS_close 3
+#define SYS_mmap 9
+#define SYS_rt_sigprocmask 14
+#define SYS_execve 59
+#define SYS_exit 60
+#define SYS_wait4 61
+#define SYS_rt_sigtimedwait 128
+#define SYS_openat 257
+#define O_NOFOLLOW 0x20000
+
+static long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+	long ret;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+__asm__(".globl _start\n"
+	"_start:\n"
+	"	xor %ebp, %ebp\n"
+	"	mov %rsp, %rdi\n"
+	"	and $-16, %rsp\n"
+	"	call start\n");
+
+#elif defined(__aarch64__)
+
+#define SYS_openat 56
+#define SYS_close 57
+#define SYS_read 63
+#define SYS_write 64
+#define SYS_exit 93
+#define SYS_rt_sigprocmask 135
+#define SYS_rt_sigtimedwait 137
+#define SYS_execve 221
+#define SYS_mmap 222
+#define SYS_wait4 260
+#define O_NOFOLLOW 0x8000
+
+static long sys6(long n, long a, long b, long c, long d, long e, long f)
+{
+	register long x8 __asm__("x8") = n;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return x0;
+}
+
+__asm__(".globl _start\n"
+	"_start:\n"
+	"	mov x29, #0\n"
+	"	mov x30, #0\n"
+	"	mov x0, sp\n"
+	"	bl start\n");
+
+#else
+#error "no system calls for this architecture"
+#endif
+
+#define sys(n, a, b, c, d) sys6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+
+#define AT_FDCWD -100
+#define O_RDONLY 0
+#define O_WRONLY 1
+#define O_CREAT 0x40
+#define O_TRUNC 0x200
+#define O_CLOEXEC 0x80000
+
+#define ENOENT 2
+#define EINTR 4
+#define ENOEXEC 8
+#define EACCES 13
+#define ENOTDIR 20
+
+#define SIGHUP 1
+#define SIGINT 2
+#define SIGQUIT 3
+#define SIGTERM 15
+#define SIGPWR 30
+#define SIG_BLOCK 0
+#define WNOHANG 1
+
+/* The statuses that the shells gave a meaning. */
+#define EXIT_FAILED 125
+#define EXIT_NOT_EXECUTABLE 126
+#define EXIT_NOT_FOUND 127
+
+/* The file of variables may be this large; inside.go checks it beforehand. */
+#define MAX_FILE (4L << 20)
+/* A path that is longer is not tried. */
+#define MAX_PATH 4096
+
+static ulong length(const char *s)
+{
+	ulong n = 0;
+	while (s[n])
+		n++;
+	return n;
+}
+
+static int same(const char *a, const char *b)
+{
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+static void say(const char *s) { sys(SYS_write, 2, s, length(s), 0); }
+
+static __attribute__((noreturn)) void quit(int status)
+{
+	for (;;)
+		sys(SYS_exit, status, 0, 0, 0);
+}
+
+static __attribute__((noreturn)) void fail(int status, const char *what, const char *why)
+{
+	say("bottle: ");
+	say(what);
+	say(": ");
+	say(why);
+	say("\n");
+	quit(status);
+}
+
+/* Anonymous memory; never freed, since the program ends or becomes another. */
+static char *take(ulong size)
+{
+	long p = sys6(SYS_mmap, 0, (long)size, 3 /* read, write */, 0x22 /* private, anonymous */, -1, 0);
+	if (p < 0 && p > -4096)
+		fail(EXIT_FAILED, "memory", "there is not enough");
+	return (char *)p;
+}
+
+/* --- idle ------------------------------------------------------------------ */
+
+/* Signals are waited for and not caught: as PID 1 it would not get them otherwise. */
+static void idle(void)
+{
+	ulong all = ~0UL;
+	int status;
+
+	sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all);
+	for (;;) {
+		long sig = sys(SYS_rt_sigtimedwait, &all, 0, 0, sizeof all);
+		switch (sig) {
+		case SIGTERM:
+		case SIGINT:
+		case SIGQUIT:
+		case SIGHUP:
+		case SIGPWR:
+			quit(0);
+		}
+		while (sys(SYS_wait4, -1, &status, WNOHANG, 0) > 0)
+			;
+	}
+}
+
+/* --- put ------------------------------------------------------------------- */
+
+static void put(const char *path)
+{
+	long n, fd = sys(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	char *buf = take(65536);
+
+	if (fd < 0)
+		fail(EXIT_FAILED, path, "the file cannot be made");
+	while ((n = sys(SYS_read, 0, buf, 65536, 0)) != 0) {
+		long done = 0;
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			fail(EXIT_FAILED, path, "standard input cannot be read");
+		while (done < n) {
+			long w = sys(SYS_write, fd, buf + done, n - done, 0);
+			if (w == -EINTR)
+				continue;
+			if (w <= 0)
+				fail(EXIT_FAILED, path, "the file cannot be written");
+			done += w;
+		}
+	}
+	quit(0);
+}
+
+/* --- env ------------------------------------------------------------------- */
+
+/* The file's content with a NUL after it; a file that is not there is empty. */
+static char *contents(const char *path, ulong *size)
+{
+	long n, fd = sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+	char *buf;
+
+	*size = 0;
+	/* Another user of the container may not read it, and goes without. */
+	if (fd == -ENOENT || fd == -EACCES || fd == -ENOTDIR)
+		return take(1);
+	if (fd < 0)
+		fail(EXIT_FAILED, path, "the file cannot be opened");
+	buf = take(MAX_FILE + 1);
+	while ((n = sys(SYS_read, fd, buf + *size, MAX_FILE - *size, 0)) != 0) {
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			fail(EXIT_FAILED, path, "the file cannot be read");
+		*size += n;
+	}
+	sys(SYS_close, fd, 0, 0, 0);
+	return buf;
+}
+
+/* Do two "NAME=value" strings have one name? */
+static int same_name(const char *a, const char *b)
+{
+	while (*a && *a != '=' && *a == *b)
+		a++, b++;
+	return (*a == '=' || !*a) && (*b == '=' || !*b);
+}
+
+/* env with the variables of the file, which replace those of the same name. */
+static char **merged(char **env, char *file, ulong size)
+{
+	ulong have = 0, more = 0, n = 0, i;
+	char *p, **out;
+
+	while (env[have])
+		have++;
+	for (p = file; p < file + size; p += length(p) + 1)
+		more++;
+	out = (char **)take((have + more + 1) * sizeof *out);
+	for (i = 0; i < have; i++)
+		out[n++] = env[i];
+	for (p = file; p < file + size; p += length(p) + 1) {
+		for (i = 0; i < n; i++)
+			if (same_name(out[i], p))
+				break;
+		out[i] = p;
+		if (i == n)
+			n++;
+	}
+	out[n] = 0;
+	return out;
+}
+
+static const char *lookup(char **env, const char *name)
+{
+	for (; *env; env++)
+		if (same_name(*env, name))
+			return *env + length(name) + 1;
+	return 0;
+}
+
+static void run(char **argv, char **env)
+{
+	const char *cmd = argv[0], *path = lookup(env, "PATH");
+	int slash = 0, denied = 0;
+	char try[MAX_PATH];
+	ulong i, len = length(cmd);
+	long err;
+
+	for (i = 0; i < len; i++)
+		slash |= cmd[i] == '/';
+	if (slash) {
+		err = sys(SYS_execve, cmd, argv, env, 0);
+		if (err == -ENOENT || err == -ENOTDIR)
+			fail(EXIT_NOT_FOUND, cmd, "there is no such file, or no interpreter for it");
+		fail(EXIT_NOT_EXECUTABLE, cmd, err == -ENOEXEC ? "it is not a program" : "it cannot be executed");
+	}
+	if (!path)
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	while (len) {
+		ulong n = 0, at;
+		while (path[n] && path[n] != ':')
+			n++;
+		/* An empty element means the working directory. */
+		if (n + len + 2 <= sizeof try) {
+			for (i = 0; i < n; i++)
+				try[i] = path[i];
+			at = n;
+			if (n)
+				try[at++] = '/';
+			for (i = 0; i <= len; i++)
+				try[at + i] = cmd[i];
+			err = sys(SYS_execve, try, argv, env, 0);
+			if (err == -ENOEXEC)
+				fail(EXIT_NOT_EXECUTABLE, cmd, "it is not a program");
+			if (err != -ENOENT && err != -ENOTDIR)
+				denied = 1;
+		}
+		if (!path[n])
+			break;
+		path += n + 1;
+	}
+	if (denied)
+		fail(EXIT_NOT_EXECUTABLE, cmd, "it cannot be executed");
+	fail(EXIT_NOT_FOUND, cmd, "there is no such command in the bottle");
+}
+
+__attribute__((noreturn, used)) void start(long *stack)
+{
+	long argc = stack[0];
+	char **argv = (char **)(stack + 1), **env = argv + argc + 1;
+	ulong size;
+
+	if (argc == 2 && same(argv[1], "idle"))
+		idle();
+	if (argc == 3 && same(argv[1], "put"))
+		put(argv[2]);
+	if (argc >= 4 && same(argv[1], "env")) {
+		char *file = contents(argv[2], &size);
+		run(argv + 3, merged(env, file, size));
+	}
+	fail(EXIT_FAILED, "usage", "idle | put FILE | env FILE CMD [ARG...]");
+}
