@@ -1,0 +1,103 @@
+package workspace
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Write streams the tree into an archive: its root as the directory prefix, all
+// owned by uid and gid. A file that has gone since the scan is left out. One that
+// changes while it is read is an error.
+func (t *Tree) Write(ctx context.Context, w *tar.Writer, prefix string, uid, gid int) error {
+	head := func(e entry) *tar.Header {
+		return &tar.Header{
+			Name: path.Join(prefix, e.name), Mode: int64(e.mode.Perm()), Uid: uid, Gid: gid, ModTime: e.mtime,
+			// PAX keeps names of any length and times exactly.
+			Format: tar.FormatPAX,
+		}
+	}
+	if err := writeDir(w, head(t.top)); err != nil {
+		return err
+	}
+	for _, e := range t.entries {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		h := head(e)
+		full := filepath.Join(t.Root, filepath.FromSlash(e.name))
+		var err error
+		switch {
+		case e.mode.IsDir():
+			err = writeDir(w, h)
+		case e.mode&fs.ModeSymlink != 0:
+			err = writeLink(w, h, full)
+		default:
+			err = writeFile(w, h, full)
+		}
+		if err != nil && !errors.Is(err, errGone) {
+			return err
+		}
+	}
+	return nil
+}
+
+// errGone is a file that has disappeared since the scan.
+var errGone = errors.New("the file is gone")
+
+// writeDir makes a directory that its owner can always enter and change.
+func writeDir(w *tar.Writer, h *tar.Header) error {
+	h.Typeflag, h.Name, h.Mode = tar.TypeDir, h.Name+"/", h.Mode|0o700
+	return w.WriteHeader(h)
+}
+
+func writeLink(w *tar.Writer, h *tar.Header, full string) error {
+	target, err := os.Readlink(full)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) {
+		return errGone // or it is no link any more
+	}
+	if err != nil {
+		return err
+	}
+	h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, target, 0o777
+	return w.WriteHeader(h)
+}
+
+func writeFile(w *tar.Writer, h *tar.Header, full string) error {
+	// What was a file may be a link or a FIFO by now: neither is followed or
+	// waited for.
+	f, err := os.OpenFile(full, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		return errGone
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errGone
+	}
+	h.Typeflag, h.Size, h.ModTime = tar.TypeReg, info.Size(), info.ModTime()
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	switch n, err := io.Copy(w, io.LimitReader(f, h.Size)); {
+	case err != nil:
+		return fmt.Errorf("copy %s: %w", full, err)
+	case n < h.Size:
+		return &fs.PathError{Op: "copy", Path: full, Err: errors.New("it became shorter while it was read")}
+	}
+	return nil
+}
