@@ -1,0 +1,151 @@
+// Package graph runs the steps of a launch: each as soon as the steps that it
+// needs are done, side by side with whatever else can run. It also keeps the
+// undos of what has succeeded.
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Step is one thing to do.
+type Step struct {
+	// Name says what is done ("build image"), and is what others need it by.
+	Name string
+	// Object says to what, for messages.
+	Object string
+	// Needs names the steps that must be done before.
+	Needs []string
+	Run   func(ctx context.Context) error
+}
+
+// StepError is the error of a step.
+type StepError struct {
+	Step, Object string
+	Err          error
+}
+
+// Error names the step, its object and why it failed.
+func (e *StepError) Error() string {
+	if e.Object == "" {
+		return fmt.Sprintf("%s: %v", e.Step, e.Err)
+	}
+	return fmt.Sprintf("%s %q: %v", e.Step, e.Object, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Observer is told when steps begin and end. Its calls do not overlap.
+type Observer interface {
+	Begin(s Step)
+	End(s Step, elapsed time.Duration, err error)
+}
+
+// errStopped is why the context of the other steps ends when one has failed.
+var errStopped = errors.New("another step failed")
+
+// Run runs the steps and returns when none is running any more. When a step fails
+// or ctx ends, the context of those running ends and no other is begun. The error
+// is that of the step that failed first, joined by those of steps that failed by
+// themselves meanwhile; if ctx ended before any step failed, it is ctx's cause.
+func Run(ctx context.Context, steps []Step, o Observer) error {
+	waiting, err := order(steps)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	type result struct {
+		step    Step
+		elapsed time.Duration
+		err     error
+	}
+	results := make(chan result)
+	running, done := 0, map[string]bool{}
+	var failures []error
+	for {
+		var later []Step
+		for _, s := range waiting {
+			if ctx.Err() != nil || !ready(s, done) {
+				later = append(later, s)
+				continue
+			}
+			o.Begin(s)
+			running++
+			go func() {
+				begun := time.Now()
+				err := s.Run(ctx)
+				results <- result{s, time.Since(begun), err}
+			}()
+		}
+		waiting = later
+		if running == 0 {
+			break
+		}
+		r := <-results
+		running--
+		o.End(r.step, r.elapsed, r.err)
+		switch {
+		case r.err == nil:
+			done[r.step.Name] = true
+		case ctx.Err() == nil || !ended(ctx, r.err):
+			failures = append(failures, &StepError{Step: r.step.Name, Object: r.step.Object, Err: r.err})
+			cancel(errStopped)
+		}
+	}
+	switch {
+	case len(failures) == 1:
+		return failures[0]
+	case len(failures) > 1:
+		return &multierror.Error{Errors: failures}
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func ready(s Step, done map[string]bool) bool {
+	for _, need := range s.Needs {
+		if !done[need] {
+			return false
+		}
+	}
+	return true
+}
+
+// ended reports whether err only says that ctx has ended.
+func ended(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())
+}
+
+// order checks that every step can become ready, and puts the steps in an order
+// in which they could run one by one.
+func order(steps []Step) ([]Step, error) {
+	done := map[string]bool{}
+	var sorted []Step
+	for rest := steps; len(rest) > 0; {
+		var later []Step
+		for _, s := range rest {
+			if !ready(s, done) {
+				later = append(later, s)
+				continue
+			}
+			if done[s.Name] {
+				return nil, fmt.Errorf("two steps are called %q", s.Name)
+			}
+			done[s.Name] = true
+			sorted = append(sorted, s)
+		}
+		if len(later) == len(rest) {
+			return nil, fmt.Errorf("step %q needs a step that is missing or needs it in turn", rest[0].Name)
+		}
+		rest = later
+	}
+	return sorted, nil
+}

@@ -1,0 +1,83 @@
+package graph
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Undo keeps what has to be undone. It is safe for concurrent use.
+type Undo struct {
+	mu    sync.Mutex
+	items []Step
+}
+
+// Push adds the undo of something that has been done.
+func (u *Undo) Push(name, object string, f func(ctx context.Context) error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.items = append(u.items, Step{Name: name, Object: object, Run: f})
+}
+
+// Drop forgets everything: it stays as it is.
+func (u *Undo) Drop() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.items = nil
+}
+
+// Run runs the undos, newest first and all of them, whatever fails. One that
+// fails is tried again a little later. It returns the errors of those that failed
+// every time, each a *StepError; their undos are kept, so that Run can be called
+// again.
+func (u *Undo) Run(ctx context.Context, o Observer) error {
+	u.mu.Lock()
+	items := slices.Clone(u.items)
+	u.items = nil
+	u.mu.Unlock()
+
+	var failed []Step
+	var errs *multierror.Error
+	for _, s := range slices.Backward(items) {
+		o.Begin(s)
+		begun := time.Now()
+		err := Persist(ctx, s.Run)
+		o.End(s, time.Since(begun), err)
+		if err != nil {
+			failed = append(failed, s)
+			errs = multierror.Append(errs, &StepError{Step: s.Name, Object: s.Object, Err: err})
+		}
+	}
+	slices.Reverse(failed)
+	u.mu.Lock()
+	u.items = append(failed, u.items...)
+	u.mu.Unlock()
+	return errs.ErrorOrNil()
+}
+
+// retries are the pauses before further attempts of an undo: an engine may need a
+// moment to see that a network is free.
+var retries = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, time.Second}
+
+// Persist runs f until it succeeds, up to a few times or until ctx ends, and
+// returns its last error.
+func Persist(ctx context.Context, f func(ctx context.Context) error) error {
+	err := f(ctx)
+	for _, pause := range retries {
+		if err == nil {
+			return nil
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+		err = f(ctx)
+	}
+	return err
+}
