@@ -1,0 +1,58 @@
+# Everything a contributor runs. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+GO ?= go
+BIN := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# Engines are installed and started by root; everything else needs no privilege.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+.PHONY: build
+build: ## build bin/bottle and bin/bottle-probe, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: install
+install: build ## install into $(PREFIX)/bin
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/bottle $(BIN)/bottle-probe
+
+.PHONY: demo
+demo: build ## install what is missing and run a real bottle
+	$(SUDO) hack/demo
+
+.PHONY: test
+test: ## install and start all three engines privately, run everything
+	$(SUDO) hack/test
+
+.PHONY: unit
+unit: ## the tests that need no engine
+	$(GO) test ./...
+
+.PHONY: lint
+lint: ## golangci-lint at the pinned version, and shellcheck
+	$(GO) build -C hack/tools -o ../../$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(BIN)/golangci-lint run ./...
+	GOOS=darwin $(BIN)/golangci-lint run ./...
+	! command -v shellcheck >/dev/null || shellcheck hack/engines hack/test hack/demo hack/bench/run .ci/run
+
+.PHONY: bench
+bench: build ## primitives against the engines' own command lines
+	$(SUDO) hack/bench/run
+
+.PHONY: conformance
+conformance: build ## run the suite on all three engines and write the reports and the matrix
+	$(SUDO) hack/conformance
+
+.PHONY: engines-down
+engines-down: ## end the private engines
+	$(SUDO) hack/engines down
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
