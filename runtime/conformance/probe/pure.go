@@ -13,45 +13,48 @@ import (
 	"time"
 )
 
-// Commands that need no kernel.
-func init() {
-	register(map[string]command{
-		// args A…: the arguments, as JSON.
-		"args": func(_ context.Context, c *Call) int { return c.json(c.rest(0)) },
-		// env: the environment, as JSON.
-		"env": func(_ context.Context, c *Call) int { return c.json(c.Env) },
-		// exit N
-		"exit": exit,
-		// cat: stdin to stdout.
-		"cat": func(_ context.Context, c *Call) int {
-			_, err := io.Copy(c.Stdout, c.Stdin)
-			return c.done(err)
-		},
-		// count: reads stdin to its end.
-		"count": count,
-		// gen N: N bytes as Pattern gives them.
-		"gen": gen,
-		// echo TEXT…
-		"echo": func(_ context.Context, c *Call) int {
-			_, err := fmt.Fprintln(c.Stdout, strings.Join(c.rest(0), " "))
-			return c.done(err)
-		},
-		// both OUT ERR: one line to each stream.
-		"both": func(_ context.Context, c *Call) int {
-			_, err := fmt.Fprintln(c.Stdout, c.arg(0))
-			if err == nil {
-				_, err = fmt.Fprintln(c.Stderr, c.arg(1))
-			}
-			return c.done(err)
-		},
-		// sleep [DURATION]: for ever if none is given.
-		"sleep": sleep,
-		// lines N DURATION: N numbered lines, one each DURATION.
-		"lines": lines,
-		// greet: repeats each line of stdin with "got " before it, at once.
-		"greet": greet,
-	})
+// Pure reports whether a command needs nothing of the machine it runs on, and
+// changes nothing there: only its arguments, environment and streams.
+func Pure(command string) bool { return pure[command] != nil }
+
+var pure = map[string]command{
+	// args A…: the arguments, as JSON.
+	"args": func(_ context.Context, c *Call) int { return c.json(c.rest(0)) },
+	// env: the environment, as JSON.
+	"env": func(_ context.Context, c *Call) int { return c.json(c.Env) },
+	// exit N
+	"exit": exit,
+	// cat: stdin to stdout.
+	"cat": func(_ context.Context, c *Call) int {
+		_, err := io.Copy(c.Stdout, c.Stdin)
+		return c.done(err)
+	},
+	// count: reads stdin to its end.
+	"count": count,
+	// gen N: N bytes as Pattern gives them.
+	"gen": gen,
+	// echo TEXT…
+	"echo": func(_ context.Context, c *Call) int {
+		_, err := fmt.Fprintln(c.Stdout, strings.Join(c.rest(0), " "))
+		return c.done(err)
+	},
+	// both OUT ERR: one line to each stream.
+	"both": func(_ context.Context, c *Call) int {
+		_, err := fmt.Fprintln(c.Stdout, c.arg(0))
+		if err == nil {
+			_, err = fmt.Fprintln(c.Stderr, c.arg(1))
+		}
+		return c.done(err)
+	},
+	// sleep [DURATION]: for ever if none is given.
+	"sleep": sleep,
+	// lines N DURATION: N numbered lines, one each DURATION.
+	"lines": lines,
+	// greet: repeats each line of stdin with "got " before it, at once.
+	"greet": greet,
 }
+
+func init() { register(pure) }
 
 func exit(_ context.Context, c *Call) int {
 	n, err := strconv.Atoi(c.arg(0))
