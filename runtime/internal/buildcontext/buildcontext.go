@@ -40,6 +40,8 @@ type Context struct {
 	Dir string
 	// DockerfilePath is the absolute path of the Dockerfile, as it was named.
 	DockerfilePath string
+	// RealDockerfile is the same without symbolic links.
+	RealDockerfile string
 	// Dockerfile is the slash-separated name by which the stream holds it.
 	Dockerfile string
 	// Patterns are the ignore patterns in force, cleaned.
@@ -99,6 +101,7 @@ func (c *Context) findDockerfile(absolute bool) error {
 	if !info.Mode().IsRegular() {
 		return runtime.Errorf(errdefs.ErrInvalidArgument, "Dockerfile %s is not a regular file", c.DockerfilePath)
 	}
+	c.RealDockerfile = real
 	if rel, err := filepath.Rel(c.Dir, real); err == nil && filepath.IsLocal(rel) {
 		c.Dockerfile = filepath.ToSlash(rel)
 		return nil

@@ -1,0 +1,239 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// find inspects a container by its exact name or ID; the daemon would also take
+// the beginning of another one's ID.
+func (e *engine) find(ctx context.Context, name string) (container.InspectResponse, error) {
+	res, err := e.cli.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	if c := res.Container; c.ID == name || c.Name == "/"+name {
+		return c, nil
+	}
+	return container.InspectResponse{}, runtime.Errorf(errdefs.ErrNotFound, "no such container")
+}
+
+// own finds a container that bottle made; another one is PermissionDenied.
+func (e *engine) own(ctx context.Context, name string) (container.InspectResponse, error) {
+	c, err := e.find(ctx, name)
+	if err == nil && (c.Config == nil || !managed(c.Config.Labels)) {
+		err = errForeign("container")
+	}
+	return c, err
+}
+
+// InspectContainer describes a container of bottle's.
+func (e *engine) InspectContainer(ctx context.Context, name string) (runtime.Container, error) {
+	const op = "inspect container"
+	c, err := e.own(ctx, name)
+	if errdefs.IsPermissionDenied(err) {
+		err = runtime.Errorf(errdefs.ErrNotFound, "no such container of bottle's")
+	}
+	if err != nil {
+		return runtime.Container{}, fail(ctx, op, name, err)
+	}
+	return toContainer(c), nil
+}
+
+// ListContainers lists bottle's containers, oldest first.
+func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]runtime.Container, error) {
+	const op = "list containers"
+	res, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(filter)})
+	if err != nil {
+		return nil, fail(ctx, op, "", err)
+	}
+	var list []runtime.Container
+	for _, s := range res.Items {
+		if !filter.Match(s.Labels) {
+			continue
+		}
+		// A list holds neither the exit status nor the aliases.
+		one, err := e.cli.ContainerInspect(ctx, s.ID, client.ContainerInspectOptions{})
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fail(ctx, op, s.ID, err)
+		}
+		list = append(list, toContainer(one.Container))
+	}
+	slices.SortFunc(list, func(a, b runtime.Container) int {
+		return cmpOr(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return list, nil
+}
+
+func toContainer(c container.InspectResponse) runtime.Container {
+	out := runtime.Container{ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), ImageID: c.Image, State: runtime.StateUnknown}
+	out.Created, _ = time.Parse(time.RFC3339Nano, c.Created) // the zero time says as much as an error would
+	if c.Config != nil {
+		out.Image, out.Labels = c.Config.Image, maps.Clone(c.Config.Labels)
+	}
+	if s := c.State; s != nil {
+		switch s.Status {
+		case container.StateCreated:
+			out.State = runtime.StateCreated
+		case container.StateRunning, container.StateRestarting:
+			out.State = runtime.StateRunning
+		case container.StatePaused:
+			out.State = runtime.StatePaused
+		case container.StateExited, container.StateDead, container.StateRemoving:
+			out.State = runtime.StateExited
+			out.Exit = runtime.ExitStatus{Code: s.ExitCode, OOMKilled: s.OOMKilled}
+		}
+	}
+	if c.NetworkSettings != nil {
+		for _, name := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
+			ep := c.NetworkSettings.Networks[name]
+			if name == "none" || ep == nil {
+				continue
+			}
+			out.Networks = append(out.Networks, runtime.Endpoint{Network: name, Address: ep.IPAddress, Aliases: slices.Clone(ep.Aliases)})
+		}
+	}
+	return out
+}
+
+func containerName(names []string, id string) string {
+	if len(names) > 0 {
+		return strings.TrimPrefix(names[0], "/")
+	}
+	return id
+}
+
+// Wait returns when the container's process has ended.
+func (e *engine) Wait(ctx context.Context, name string) (runtime.ExitStatus, error) {
+	const op = "wait for container"
+	c, err := e.own(ctx, name)
+	if err != nil {
+		return runtime.ExitStatus{}, fail(ctx, op, name, err)
+	}
+	code, err := e.wait(ctx, c.ID, container.WaitConditionNotRunning)
+	if err != nil {
+		return runtime.ExitStatus{}, fail(ctx, op, name, err)
+	}
+	status := runtime.ExitStatus{Code: code}
+	if res, err := e.cli.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{}); err == nil && res.Container.State != nil {
+		status.OOMKilled = res.Container.State.OOMKilled
+	}
+	return status, nil
+}
+
+func (e *engine) wait(ctx context.Context, id string, until container.WaitCondition) (int, error) {
+	res := e.cli.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: until})
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case err := <-res.Error:
+		return 0, err
+	case w := <-res.Result:
+		if w.Error != nil && w.Error.Message != "" {
+			return 0, errors.New(w.Error.Message)
+		}
+		return int(w.StatusCode), nil
+	}
+}
+
+// Stop ends the container's process, by its stop signal first.
+func (e *engine) Stop(ctx context.Context, name string, grace time.Duration) error {
+	const op = "stop container"
+	c, err := e.own(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fail(ctx, op, name, err)
+	}
+	if grace <= 0 {
+		_, err = e.cli.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: "SIGKILL"})
+		if err == nil {
+			_, err = e.wait(ctx, c.ID, container.WaitConditionNotRunning)
+		}
+		if errdefs.IsConflict(err) || errdefs.IsNotFound(err) {
+			err = nil // it does not run
+		}
+		return fail(ctx, op, name, err)
+	}
+	seconds := int(math.Ceil(grace.Seconds()))
+	_, err = e.cli.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: &seconds})
+	if errdefs.IsNotFound(err) {
+		err = nil
+	}
+	return fail(ctx, op, name, err)
+}
+
+// Kill sends a signal to the container's process.
+func (e *engine) Kill(ctx context.Context, name, signal string) error {
+	const op = "kill container"
+	c, err := e.own(ctx, name)
+	if err != nil {
+		return fail(ctx, op, name, err)
+	}
+	_, err = e.cli.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: signal})
+	err = asKind(err, errdefs.IsConflict, errdefs.ErrFailedPrecondition)
+	return fail(ctx, op, name, rekind(err, errdefs.ErrInvalidArgument, "invalid signal"))
+}
+
+// RemoveContainer removes a container with its anonymous volumes.
+func (e *engine) RemoveContainer(ctx context.Context, name string) error {
+	const op = "remove container"
+	c, err := e.own(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fail(ctx, op, name, err)
+	}
+	return fail(ctx, op, name, e.forceRemove(ctx, c.ID, true))
+}
+
+// forceRemove removes a container by ID and returns when its name is free.
+func (e *engine) forceRemove(ctx context.Context, id string, volumes bool) error {
+	_, err := e.cli.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: volumes})
+	switch {
+	case err == nil || errdefs.IsNotFound(err):
+		return nil
+	case errdefs.IsConflict(err) && containsAny(err, "already in progress"):
+		// It removes itself just now. The daemon answers "removed" too early for
+		// one that it no longer knows, which is just as well.
+		if _, err := e.wait(ctx, id, container.WaitConditionRemoved); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		return e.gone(ctx, id)
+	}
+	return err
+}
+
+// gone waits until the daemon knows the container no more. There is no event
+// between the end of a removal and the release of the name.
+func (e *engine) gone(ctx context.Context, id string) error {
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
+		_, err := e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, delay); err != nil {
+			return fmt.Errorf("wait for its removal: %w", err)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/client"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// Info asks the daemon what it is and what it can do.
+func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
+	const op = "describe engine"
+	res, err := e.cli.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return runtime.Info{}, fail(ctx, op, e.endpoint.host, err)
+	}
+	d := res.Info
+	info := runtime.Info{
+		Engine:         Name,
+		Version:        d.ServerVersion,
+		APIVersion:     e.cli.ClientVersion(),
+		Endpoint:       e.endpoint.host,
+		Rootless:       isRootless(d.SecurityOptions),
+		OS:             d.OSType,
+		Arch:           goArch(d.Architecture),
+		Kernel:         d.KernelVersion,
+		CgroupVersion:  d.CgroupVersion,
+		NetworkStack:   "libnetwork",
+		StorageDriver:  d.Driver,
+		DefaultRuntime: d.DefaultRuntime,
+		Missing:        map[runtime.Feature]string{runtime.FeatureCopyTmpfs: "Docker copies below the mount, where nobody sees it"},
+	}
+	for name := range d.Runtimes {
+		// containerd's own names stand for what has a short one too.
+		if !strings.HasPrefix(name, "io.containerd.") {
+			info.OCIRuntimes = append(info.OCIRuntimes, name)
+		}
+	}
+	slices.Sort(info.OCIRuntimes)
+	for _, limit := range []struct {
+		has     bool
+		feature runtime.Feature
+	}{
+		{d.MemoryLimit, runtime.FeatureMemoryLimit},
+		{d.PidsLimit, runtime.FeaturePIDsLimit},
+		{d.CPUCfsQuota, runtime.FeatureCPULimit},
+	} {
+		if !limit.has {
+			info.Missing[limit.feature] = "the host's control groups, as far as the daemon may use them, do not have it"
+		}
+	}
+	if _, ok := d.Runtimes["runsc"]; !ok {
+		info.Missing[runtime.FeatureGVisor] = "runsc is not among the daemon's runtimes"
+	}
+	info.Builder = "BuildKit in the daemon"
+	builder, err := e.chooseBuilder(ctx)
+	if err != nil {
+		return runtime.Info{}, fail(ctx, op, e.endpoint.host, err)
+	}
+	switch {
+	case builder == builderClassic:
+		info.Builder = "the daemon's classic builder"
+		info.Missing[runtime.FeatureHeredoc] = "the classic builder does not know it"
+	case majorVersion(d.ServerVersion) < heredocSince:
+		info.Missing[runtime.FeatureHeredoc] = fmt.Sprintf("the BuildKit in Docker %s is older than it", d.ServerVersion)
+	}
+	for _, w := range d.Warnings {
+		info.Warnings = append(info.Warnings, strings.TrimPrefix(w, "WARNING: "))
+	}
+	return info, nil
+}
+
+// heredocSince is the first version whose built-in Dockerfile frontend has it.
+const heredocSince = 23
+
+// majorVersion is the first number of a version, 0 if it has none.
+func majorVersion(version string) int {
+	first, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(first)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func isRootless(options []string) bool {
+	return slices.ContainsFunc(options, func(o string) bool { return strings.Contains(o, "name=rootless") })
+}
+
+// goArch translates the kernel's name of an architecture into Go's.
+func goArch(machine string) string {
+	switch machine {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	case "armv7l", "armv6l":
+		return "arm"
+	case "i386", "i686":
+		return "386"
+	}
+	return machine
+}
