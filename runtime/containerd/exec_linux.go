@@ -1,0 +1,489 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
+)
+
+const processType = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+
+// Exec implements [runtime.Containers].
+func (e *Engine) Exec(ctx context.Context, name string, spec runtime.ExecSpec) (runtime.ExitStatus, error) {
+	status, err := e.exec(e.ctx(ctx), name, spec)
+	return status, wrap(ctx, "exec in container", name, err)
+}
+
+func (e *Engine) exec(ctx context.Context, name string, spec runtime.ExecSpec) (_ runtime.ExitStatus, err error) {
+	none := runtime.ExitStatus{}
+	if err := spec.Validate(); err != nil {
+		return none, err
+	}
+	c, init, err := e.running(ctx, name)
+	if err != nil {
+		return none, err
+	}
+	id := newID()
+	process, err := e.execProcess(c, init.Pid, id, spec)
+	if err != nil {
+		return none, err
+	}
+	streams, err := e.openStreams(id, spec)
+	if err != nil {
+		return none, err
+	}
+	defer streams.close()
+	encoded, err := json.Marshal(process)
+	if err != nil {
+		return none, err
+	}
+	_, err = e.tasks().Exec(ctx, &tasks.ExecProcessRequest{
+		ContainerID: c.ID, ExecID: id, Terminal: spec.TTY,
+		Stdin: streams.stdin.name(), Stdout: streams.stdout.name(), Stderr: streams.stderr.name(),
+		Spec: &anypb.Any{TypeUrl: processType, Value: encoded},
+	})
+	if err != nil {
+		return none, execError(err)
+	}
+	x := &execution{engine: e, container: c.ID, id: id, streams: streams}
+	defer func() {
+		undo, cancel := undoing(ctx)
+		defer cancel()
+		err = errors.Join(err, x.remove(undo))
+	}()
+	return x.run(ctx, spec)
+}
+
+// execProcess says what to run: as the container's first process, but for what the
+// spec changes.
+func (e *Engine) execProcess(c *stored, pid uint32, id string, spec runtime.ExecSpec) (*specs.Process, error) {
+	p, err := c.processSpec()
+	if err != nil {
+		return nil, err
+	}
+	p.Args, p.Terminal, p.ConsoleSize = spec.Command, spec.TTY, nil
+	set := func(name, value string) {
+		p.Env = slices.DeleteFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+		p.Env = append(p.Env, name+"="+value)
+	}
+	if spec.User != "" {
+		root, err := openProcessRoot(pid)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		who, err := lookupUser(root, spec.User, nil)
+		if err != nil {
+			return nil, err
+		}
+		p.User = specs.User{UID: who.uid, GID: who.gid, AdditionalGids: who.groups}
+		set("HOME", who.home)
+	}
+	if spec.WorkDir != "" {
+		p.Cwd = spec.WorkDir
+	}
+	if spec.TTY {
+		if variable(p.Env, "TERM") == "" {
+			set("TERM", "xterm")
+		}
+		if spec.Size.Cols > 0 && spec.Size.Rows > 0 {
+			p.ConsoleSize = &specs.Box{Width: uint(spec.Size.Cols), Height: uint(spec.Size.Rows)}
+		}
+	}
+	names := make([]string, 0, len(spec.Env))
+	for name := range spec.Env {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		set(name, spec.Env[name])
+	}
+	set(tinyinit.ExecID, id)
+	return p, nil
+}
+
+// execution is a process in a container.
+type execution struct {
+	engine        *Engine
+	container, id string
+	streams       *streams
+	pid           uint32
+	removed       bool
+}
+
+func (x *execution) run(ctx context.Context, spec runtime.ExecSpec) (runtime.ExitStatus, error) {
+	none := runtime.ExitStatus{}
+	e := x.engine
+	// The wait goes on when ctx ends: the process is then killed and waited for.
+	waiting, stopWaiting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWaiting()
+	type ended struct {
+		code uint32
+		err  error
+	}
+	exit := make(chan ended, 1)
+	go func() {
+		r, err := e.tasks().Wait(waiting, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
+		exit <- ended{r.GetExitStatus(), err}
+	}()
+	started, err := e.tasks().Start(ctx, &tasks.StartRequest{ContainerID: x.container, ExecID: x.id})
+	if err != nil {
+		if ctx.Err() != nil {
+			// It may have been started all the same.
+			x.kill(ctx)
+			return none, context.Cause(ctx)
+		}
+		return none, execError(err)
+	}
+	x.pid = started.Pid
+	x.streams.start(spec, func() {
+		_, _ = e.tasks().CloseIO(waiting, &tasks.CloseIORequest{ContainerID: x.container, ExecID: x.id, Stdin: true})
+	})
+	if spec.TTY {
+		go x.resize(waiting, spec.Size, spec.Resize)
+	}
+	select {
+	case end := <-exit:
+		if end.err != nil {
+			if isNotFound(end.err) {
+				return none, precondition("the container ended")
+			}
+			return none, end.err
+		}
+		if err := x.finish(ctx); err != nil {
+			x.kill(ctx)
+			return none, err
+		}
+		return runtime.ExitStatus{Code: int(end.code)}, nil
+	case err := <-x.streams.failed:
+		x.kill(ctx)
+		return none, err
+	case <-ctx.Done():
+		x.kill(ctx)
+		return none, context.Cause(ctx)
+	}
+}
+
+func (x *execution) resize(ctx context.Context, size runtime.Size, changes <-chan runtime.Size) {
+	for {
+		if size.Cols > 0 && size.Rows > 0 {
+			_, _ = x.engine.tasks().ResizePty(ctx, &tasks.ResizePtyRequest{
+				ContainerID: x.container, ExecID: x.id, Width: uint32(size.Cols), Height: uint32(size.Rows),
+			})
+		}
+		var ok bool
+		select {
+		case <-ctx.Done():
+			return
+		case size, ok = <-changes:
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// What can be on its way when a process ends: its pipe, the shim's buffer, the
+// FIFO. More than that comes from a child that holds the pipe.
+const inFlight = 1 << 20
+
+// finish waits until the output of an ended process has been written. A child of
+// it may hold the output open and even go on writing: that is not waited for.
+func (x *execution) finish(ctx context.Context) error {
+	const quiet = 50 * time.Millisecond
+	before := x.streams.count()
+	last, idle := before, 0
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	for x.streams.open() {
+		select {
+		case <-x.streams.done:
+		case err := <-x.streams.failed:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			now := x.streams.count()
+			if now == last && !x.streams.busy() {
+				idle++
+			} else {
+				idle = 0
+			}
+			last = now
+		}
+		if idle >= 3 || last-before > inFlight {
+			break
+		}
+	}
+	if !x.streams.open() {
+		return x.streams.failure()
+	}
+	// Removing the process closes the shim's ends.
+	if err := x.remove(ctx); err != nil {
+		return err
+	}
+	for x.streams.open() {
+		select {
+		case <-x.streams.done:
+		case err := <-x.streams.failed:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			x.streams.hurry()
+		}
+	}
+	return x.streams.failure()
+}
+
+// remove removes containerd's record of the process.
+func (x *execution) remove(ctx context.Context) error {
+	if x.removed {
+		return nil
+	}
+	_, err := x.engine.tasks().DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: x.container, ExecID: x.id})
+	if err != nil && !isNotFound(err) {
+		// A container that ended took the process along.
+		if p, getErr := x.engine.process(ctx, x.container); getErr == nil && p == nil {
+			return nil
+		}
+		return fmt.Errorf("remove the process: %w", native(err))
+	}
+	x.removed = true
+	return nil
+}
+
+// execKind is the kind of an OCI runtime's complaint about a process, or nil.
+func execKind(err error) error {
+	text := strings.ToLower(err.Error())
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
+	}
+	switch {
+	case has("executable file not found", "not found in $path", "no such file or directory"):
+		return errdefs.ErrNotFound
+	case has("permission denied", "is a directory"):
+		return errdefs.ErrPermissionDenied
+	case has("not a directory"):
+		return errdefs.ErrNotFound
+	case has("in a stopped state", "process does not exist", "container not running", "ttrpc: closed", "no running task"):
+		return errdefs.ErrFailedPrecondition
+	}
+	return nil
+}
+
+func execError(err error) error {
+	err = native(err)
+	if kind := execKind(err); kind != nil {
+		return runtime.WithKind(kind, err)
+	}
+	if errdefs.IsNotFound(err) {
+		return runtime.WithKind(errdefs.ErrFailedPrecondition, err)
+	}
+	return err
+}
+
+// streams are the FIFOs between this process and a shim.
+type streams struct {
+	dir                   string
+	stdin, stdout, stderr *fifo
+	// peers keep the FIFOs from looking ended before the shim has opened them.
+	peers   []*os.File
+	pumps   []*pump
+	pending atomic.Int32
+	done    chan struct{} // closed when all pumps have ended
+	failed  chan error    // the first error of a writer
+}
+
+// fifo is one FIFO and this process's end of it.
+type fifo struct {
+	path string
+	f    *os.File
+}
+
+func (f *fifo) name() string {
+	if f == nil {
+		return ""
+	}
+	return f.path
+}
+
+func (e *Engine) openStreams(id string, spec runtime.ExecSpec) (_ *streams, err error) {
+	s := &streams{dir: filepath.Join(e.run, "exec", id), done: make(chan struct{}), failed: make(chan error, 2)}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if spec.Stdin != nil {
+		if s.stdin, err = s.make("stdin", os.O_WRONLY); err != nil {
+			return nil, err
+		}
+	}
+	if s.stdout, err = s.make("stdout", os.O_RDONLY); err != nil {
+		return nil, err
+	}
+	if !spec.TTY {
+		if s.stderr, err = s.make("stderr", os.O_RDONLY); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// make makes a FIFO and opens both its ends, ours and for now the shim's: alone,
+// a writer cannot open it and a reader sees its end.
+func (s *streams) make(name string, ours int) (*fifo, error) {
+	path := filepath.Join(s.dir, name)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, err
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	writer, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		_ = reader.Close()
+		return nil, err
+	}
+	if ours == os.O_RDONLY {
+		s.peers = append(s.peers, writer)
+		return &fifo{path, reader}, nil
+	}
+	s.peers = append(s.peers, reader)
+	return &fifo{path, writer}, nil
+}
+
+// start copies, once the shim has opened its ends. endInput tells the shim that
+// there is no more input.
+func (s *streams) start(spec runtime.ExecSpec, endInput func()) {
+	for _, p := range s.peers {
+		_ = p.Close()
+	}
+	s.peers = nil
+	s.pump(s.stdout, spec.Stdout)
+	s.pump(s.stderr, spec.Stderr)
+	for _, p := range s.pumps {
+		go func() {
+			if err := p.run(); err != nil {
+				s.failed <- err
+			}
+			if s.pending.Add(-1) == 0 {
+				close(s.done)
+			}
+		}()
+	}
+	if s.stdin == nil {
+		return
+	}
+	// Not waited for: a Read of the caller's may never return.
+	go func() {
+		_, _ = io.Copy(struct{ io.Writer }{s.stdin.f}, spec.Stdin)
+		_ = s.stdin.f.Close()
+		endInput()
+	}()
+}
+
+func (s *streams) pump(f *fifo, to io.Writer) {
+	if f == nil {
+		return
+	}
+	if to == nil {
+		to = io.Discard
+	}
+	s.pumps = append(s.pumps, &pump{from: f.f, to: to})
+	s.pending.Add(1)
+}
+
+func (s *streams) open() bool { return s.pending.Load() > 0 }
+
+func (s *streams) failure() error {
+	select {
+	case err := <-s.failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// count is how many bytes have been copied.
+func (s *streams) count() (n int64) {
+	for _, p := range s.pumps {
+		n += p.copied.Load()
+	}
+	return n
+}
+
+// busy reports whether a caller's writer is taking its time.
+func (s *streams) busy() bool {
+	return slices.ContainsFunc(s.pumps, func(p *pump) bool { return p.writing.Load() })
+}
+
+// hurry ends reads that wait.
+func (s *streams) hurry() {
+	for _, p := range s.pumps {
+		_ = p.from.SetReadDeadline(time.Now())
+	}
+}
+
+func (s *streams) close() {
+	for _, f := range []*fifo{s.stdin, s.stdout, s.stderr} {
+		if f != nil {
+			_ = f.f.Close()
+		}
+	}
+	for _, p := range s.peers {
+		_ = p.Close()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+// pump copies one stream out.
+type pump struct {
+	from    *os.File
+	to      io.Writer
+	copied  atomic.Int64
+	writing atomic.Bool
+}
+
+// run copies until the stream ends, and returns an error of the writer's.
+func (p *pump) run() error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := p.from.Read(buf)
+		if n > 0 {
+			p.writing.Store(true)
+			_, werr := p.to.Write(buf[:n])
+			p.writing.Store(false)
+			p.copied.Add(int64(n))
+			if werr != nil {
+				return fmt.Errorf("write the command's output: %w", werr)
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package containerd
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+)
+
+// sweep undoes what processes left that died while they made or removed a
+// container: a directory without a record of containerd's whose name nobody holds.
+// It is best effort; what it cannot undo now it finds again the next time.
+func (e *Engine) sweep(ctx context.Context) {
+	ctx = e.ctx(ctx)
+	entries, err := os.ReadDir(e.dir("containers"))
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		id := entry.Name()
+		name, err := os.ReadFile(filepath.Join(e.containerDir(id), nameFile))
+		if err != nil {
+			continue // just being made
+		}
+		if !isName(string(name)) {
+			continue
+		}
+		if _, err := e.containers().Get(ctx, id); !isNotFound(err) {
+			continue
+		}
+		l, err := tryLock(e.nameLock(string(name)))
+		if err != nil || l == nil {
+			continue
+		}
+		// It may have got its record before the lock was ours.
+		if _, err := e.containers().Get(ctx, id); isNotFound(err) {
+			e.log.Debug("undoing what a process that died has left", "container", string(name), "id", id)
+			if err := e.destroy(ctx, id); err != nil {
+				e.log.Debug("cannot undo it", "id", id, "error", err)
+			}
+		}
+		l.remove()
+	}
+}
