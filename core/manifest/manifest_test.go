@@ -34,7 +34,7 @@ agents:
     bottle: dev
     description: Writes code.
     command: [claude, --verbose]
-    workdir: ~/src
+    workdir: /src
     env: {LEVEL: 3}
     prompt: |
       Be kind.
@@ -65,7 +65,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 			"small": {Image: "debian:bookworm-slim", EnvFile: StringList{"a.env", "b.env"}, Workspace: Workspace{None: true}},
 		},
 		Agents: map[string]Agent{"claude": {
-			Bottle: "dev", Description: "Writes code.", Command: []string{"claude", "--verbose"}, WorkDir: "~/src", Env: map[string]string{"LEVEL": "3"},
+			Bottle: "dev", Description: "Writes code.", Command: []string{"claude", "--verbose"}, WorkDir: "/src", Env: map[string]string{"LEVEL": "3"},
 			Prompt: "Be kind.\n", PromptPath: "~/.claude/CLAUDE.md", Skills: []string{"skills/review"}, SkillsPath: "~/.claude/skills",
 			Files:     []File{{Source: "conf", Target: "~/.config/tool", Mode: 0o600}, {Content: "x\n", Target: "/etc/x"}},
 			GitConfig: map[string]string{"user.name": "Robot", "url.https://a.example/x.insteadOf": "git@a.example:x"},

@@ -52,7 +52,7 @@ func checkInside(p string, home bool) string {
 	rest, isHome := strings.CutPrefix(p, "~/")
 	switch {
 	case isHome && !home:
-		return fmt.Sprintf("%q: the home directory is not known at that point: give an absolute path", p)
+		return fmt.Sprintf("%q: ~ does not work here: give an absolute path", p)
 	case isHome:
 		p = "/" + rest
 	case !strings.HasPrefix(p, "/"):

@@ -32,7 +32,7 @@ type Bottle struct {
 type Agent struct {
 	Bottle      string            `yaml:"bottle" doc:"Name of the bottle that it runs in." required:"true"`
 	Command     []string          `yaml:"command" doc:"Command and arguments, run as they are (no shell, no ENTRYPOINT before them). Default: the image's ENTRYPOINT and CMD."`
-	WorkDir     string            `yaml:"workdir" doc:"Directory that the command runs in. Default: the workspace, or the image's if there is none."`
+	WorkDir     string            `yaml:"workdir" doc:"Directory that the command runs in, absolute. Default: the workspace, or the image's if there is none."`
 	Env         map[string]string `yaml:"env" doc:"Environment variables, over those of the bottle." key:"env"`
 	Prompt      string            `yaml:"prompt" doc:"Text of the prompt file."`
 	PromptFile  string            `yaml:"prompt_file" doc:"File to copy the prompt from, instead of prompt."`

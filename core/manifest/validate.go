@@ -91,7 +91,7 @@ func (d *decoder) validateAgent(m *Manifest, a Agent, at string) {
 	}
 	for key, value := range map[string]string{"prompt_path": a.PromptPath, "skills_path": a.SkillsPath, "workdir": a.WorkDir} {
 		if d.given(at + "/" + key) {
-			if msg := checkInside(value, true); msg != "" {
+			if msg := checkInside(value, key != "workdir"); msg != "" {
 				d.add(d.positions[at+"/"+key], "%s: %s", key, msg)
 			}
 		}

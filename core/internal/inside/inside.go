@@ -75,12 +75,12 @@ func Program(arch string) ([]byte, error) {
 // Idle is the command of the container's main process.
 func Idle() []string { return []string{Path, "idle"} }
 
-// PutEnv is the command that takes what [EncodeEnv] returns.
-func PutEnv() []string { return []string{Path, "put", EnvFile} }
+// Put is the command that takes what [EncodeEnv] returns and keeps it in a file.
+func Put(file string) []string { return []string{Path, "put", file} }
 
-// WithEnv is the command that runs a command with the variables.
-func WithEnv(command []string) []string {
-	return append([]string{Path, "env", EnvFile}, command...)
+// With is the command that runs a command with the variables of a file.
+func With(file string, command []string) []string {
+	return append([]string{Path, "env", file}, command...)
 }
 
 // EncodeEnv writes variables as the program reads them.

@@ -1,0 +1,160 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+
+	"github.com/bottle-run/bottle/core/internal/graph"
+	"github.com/bottle-run/bottle/core/internal/inside"
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// Bottle is a launched instance: one that this process launched, or one that it
+// found with [Open]. It is safe for concurrent use.
+type Bottle struct {
+	// Name is unique on the engine.
+	Name string
+	// Agent is the agent's name in the manifest.
+	Agent string
+	// Network is the internal network, of a bottle that this process launched.
+	Network runtime.Network
+	// Command is the agent's.
+	Command []string
+
+	rt        runtime.Runtime
+	container string
+	launch    string
+	report    reporter
+
+	mu   sync.Mutex
+	undo *graph.Undo // nil if another process launched it
+}
+
+// ExecOptions say how a command runs in a bottle.
+type ExecOptions struct {
+	// Command is the agent's if it is empty.
+	Command []string
+	// Env is added to the bottle's variables, and kept from the engine's records
+	// as those are.
+	Env map[string]string
+	// Terminal is the value of TERM, if the command has a terminal.
+	Terminal string
+	// User and WorkDir are the agent's if they are empty. Another user does not
+	// get the bottle's secret variables.
+	User    string
+	WorkDir string
+
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+
+	TTY    bool
+	Size   runtime.Size
+	Resize <-chan runtime.Size
+}
+
+// Exec runs a command in the bottle and returns when it has ended. A command that
+// is not there gives status 127, one that cannot be executed 126, as in a shell,
+// with a line on Stderr that says so. When ctx ends the command is killed.
+func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus, error) {
+	command := opts.Command
+	if len(command) == 0 {
+		command = b.Command
+	}
+	if len(command) == 0 {
+		return runtime.ExitStatus{}, Errorf(KindInput, "there is no command to run in bottle %s", b.Name)
+	}
+	if len(opts.Env) > 0 {
+		file := inside.Tmpfs + "/env-" + newID()
+		if err := putEnvAs(ctx, b.rt, b.container, file, opts.Env, opts.User); err != nil {
+			return runtime.ExitStatus{}, err
+		}
+		command = inside.With(file, command)
+	}
+	var env map[string]string
+	if opts.TTY && opts.Terminal != "" {
+		env = map[string]string{"TERM": opts.Terminal}
+	}
+	return b.rt.Exec(ctx, b.container, runtime.ExecSpec{
+		Command: inside.With(inside.EnvFile, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
+		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY, Size: opts.Size, Resize: opts.Resize,
+	})
+}
+
+// CopyTo extracts an archive into a directory of the bottle, as
+// [runtime.Containers.CopyTo] does.
+func (b *Bottle) CopyTo(ctx context.Context, dir string, archive io.Reader) error {
+	return b.rt.CopyTo(ctx, b.container, dir, archive)
+}
+
+// CopyFrom streams a file or a directory of the bottle as an archive, as
+// [runtime.Containers.CopyFrom] does. What it holds is the agent's: see package
+// core/unpack for how to lay it down on the host.
+func (b *Bottle) CopyFrom(ctx context.Context, path string) (io.ReadCloser, error) {
+	return b.rt.CopyFrom(ctx, b.container, path)
+}
+
+// Logs writes what the container's main process said, which is nothing unless
+// something is wrong.
+func (b *Bottle) Logs(ctx context.Context, w io.Writer) error {
+	return b.rt.Logs(ctx, b.container, runtime.LogOptions{Stdout: w, Stderr: w})
+}
+
+// Detach lets the bottle live on when this process ends: Close does nothing any
+// more. [Open] finds it again.
+func (b *Bottle) Detach() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.undo != nil {
+		b.undo.Drop()
+	}
+	b.undo, b.launch = nil, ""
+}
+
+// Close removes everything of the bottle's, newest first, and returns all errors
+// of what could not be removed together, of KindLeftover. It may be called again.
+func (b *Bottle) Close(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.launch == "" {
+		return nil
+	}
+	r := b.report.forTeardown()
+	if b.undo == nil {
+		return withKind(KindLeftover, sweep(ctx, b.rt, b.launch, r))
+	}
+	undone := b.undo.Run(ctx, r)
+	if undone == nil {
+		return nil
+	}
+	return leftovers(undone, sweep(ctx, b.rt, b.launch, r))
+}
+
+// putEnv gives variables to the container's own user.
+func putEnv(ctx context.Context, rt runtime.Runtime, container, file string, env map[string]string) error {
+	return putEnvAs(ctx, rt, container, file, env, "")
+}
+
+// putEnvAs writes variables into a file that only user can read. They go through
+// standard input, so that the engine does not keep them.
+func putEnvAs(ctx context.Context, rt runtime.Runtime, container, file string, env map[string]string, user string) error {
+	encoded, err := inside.EncodeEnv(maps.Clone(env))
+	if err != nil {
+		return withKind(KindInput, err)
+	}
+	var said bytes.Buffer
+	status, err := rt.Exec(ctx, container, runtime.ExecSpec{
+		Command: inside.Put(file), User: user, WorkDir: "/", Stdin: bytes.NewReader(encoded), Stderr: &said,
+	})
+	if err != nil {
+		return err
+	}
+	if status.Code != 0 {
+		return fmt.Errorf("the variables could not be passed into the container: status %d: %s", status.Code, bytes.TrimSpace(said.Bytes()))
+	}
+	return nil
+}

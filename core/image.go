@@ -1,0 +1,108 @@
+package core
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// keepImages is how long an image stays after one that was built later from the
+// same source, for launches that are about to use it.
+const keepImages = time.Hour
+
+// EnsureImage makes sure that the engine has the image: it is pulled or built if
+// it is not there. Its errors are of KindImage, unless the engine itself failed.
+func EnsureImage(ctx context.Context, rt runtime.Runtime, image Image, observe Observer) (runtime.Image, error) {
+	return ensureImage(ctx, rt, image, newReporter(observe), stepImage)
+}
+
+func ensureImage(ctx context.Context, rt runtime.Runtime, image Image, r reporter, step string) (runtime.Image, error) {
+	got, err := haveImage(ctx, rt, image, r, step)
+	if err != nil && !errdefs.IsUnavailable(err) && ctx.Err() == nil {
+		err = withKind(KindImage, err)
+	}
+	return got, err
+}
+
+func haveImage(ctx context.Context, rt runtime.Runtime, image Image, r reporter, step string) (runtime.Image, error) {
+	if image.Build != nil {
+		return buildImage(ctx, rt, *image.Build, r, step)
+	}
+	got, err := rt.InspectImage(ctx, image.Reference)
+	if err == nil {
+		r.result(step, "it is there")
+		return got, nil
+	}
+	if !errdefs.IsNotFound(err) {
+		return runtime.Image{}, err
+	}
+	out := r.lines(step)
+	got, err = rt.PullImage(ctx, image.Reference, runtime.PullOptions{Progress: out})
+	_ = out.Close()
+	r.result(step, "pulled")
+	return got, err
+}
+
+func buildImage(ctx context.Context, rt runtime.Runtime, b Build, r reporter, step string) (runtime.Image, error) {
+	digest, err := contentDigest(ctx, b)
+	if err != nil {
+		return runtime.Image{}, withKind(KindInput, err)
+	}
+	tag := b.Repository + ":" + digest[:32]
+	if !b.NoCache {
+		got, err := rt.InspectImage(ctx, tag)
+		if err == nil && got.Labels[LabelContent] == digest {
+			r.result(step, "nothing has changed")
+			return got, nil
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return runtime.Image{}, err
+		}
+	}
+	out := r.lines(step)
+	got, err := rt.BuildImage(ctx, runtime.BuildSpec{
+		ContextDir: b.Context, Dockerfile: b.Dockerfile, Tags: []string{tag}, Args: b.Args, Target: b.Target,
+		Labels:  map[string]string{LabelRole: RoleImage, LabelContent: digest, LabelSource: sourceDigest(b)},
+		NoCache: b.NoCache, Progress: out,
+	})
+	_ = out.Close()
+	if err != nil {
+		return runtime.Image{}, err
+	}
+	r.result(step, "built as "+tag)
+	dropOldImages(ctx, rt, b, got, r, step)
+	return got, nil
+}
+
+// sourceDigest is the same for images that follow each other.
+func sourceDigest(b Build) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{b.Repository, b.Dockerfile, b.Context, b.Target}, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// dropOldImages removes images built from the same source before. That it may
+// fail changes nothing for the launch: what is in use or cannot be removed stays.
+func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current runtime.Image, r reporter, step string) {
+	images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(b)}})
+	if err != nil {
+		r.note(step, fmt.Sprintf("older images could not be listed: %v", err))
+		return
+	}
+	for _, old := range images {
+		if old.ID == current.ID || old.Labels[LabelContent] == current.Labels[LabelContent] || time.Since(old.Created) < keepImages {
+			continue
+		}
+		for _, tag := range old.Tags {
+			if err := rt.RemoveImage(ctx, tag); err != nil && !errdefs.IsFailedPrecondition(err) {
+				r.note(step, fmt.Sprintf("an older image stays: %v", err))
+			}
+		}
+	}
+}

@@ -1,0 +1,28 @@
+package core
+
+// The labels on a bottle's objects.
+const (
+	// LabelBottle is the bottle's name.
+	LabelBottle = "dev.bottle.bottle"
+	// LabelAgent is the agent's name in the manifest.
+	LabelAgent = "dev.bottle.agent"
+	// LabelLaunch is different for each launch.
+	LabelLaunch = "dev.bottle.launch"
+	// LabelRole is what the object is in its bottle: one of the roles below.
+	LabelRole = "dev.bottle.role"
+	// LabelCommand is the agent's command, as a JSON list.
+	LabelCommand = "dev.bottle.command"
+	// LabelContent is the digest of what an image was built from.
+	LabelContent = "dev.bottle.content"
+	// LabelSource is the digest of where an image was built from: images with one
+	// source follow each other.
+	LabelSource = "dev.bottle.source"
+)
+
+// The roles of objects.
+const (
+	RoleAgent    = "agent"
+	RoleInternal = "internal"
+	RoleEgress   = "egress"
+	RoleImage    = "image"
+)

@@ -1,0 +1,400 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/core/internal/graph"
+	"github.com/bottle-run/bottle/core/internal/inside"
+	"github.com/bottle-run/bottle/core/workspace"
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// The steps of a launch. Their names appear in progress and in errors.
+const (
+	stepEngine    = "check engine"
+	stepImage     = "prepare image"
+	stepScan      = "read files"
+	stepClaim     = "create internal network"
+	stepEgress    = "create egress network"
+	stepAgent     = "run agent container"
+	stepUser      = "find the agent's user"
+	stepVariables = "pass variables"
+	stepWorkspace = "copy workspace"
+	stepProvision = "put files in"
+)
+
+// teardownTime bounds clearing up when the caller sets no bound of its own.
+const teardownTime = 2 * time.Minute
+
+// LaunchOptions go with a plan.
+type LaunchOptions struct {
+	// Secrets are the values of the plan's secret variables.
+	Secrets Secrets
+	// Observer is told about progress; it may be nil.
+	Observer Observer
+	// Teardown is the context for clearing up after a launch that fails. Without
+	// one it is ctx without its end, bounded to two minutes.
+	Teardown context.Context
+}
+
+// Launch brings a bottle up: image, networks, container, files, variables. The
+// error is a *LaunchError, and then nothing is left but images and what the error
+// says.
+func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptions) (*Bottle, error) {
+	r := newReporter(opts.Observer)
+	for next := 0; next < maxCandidates; next++ {
+		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID()}
+		err := graph.Run(ctx, l.steps(), r)
+		if err == nil {
+			return l.bottle(), nil
+		}
+		teardown := l.teardown(ctx)
+		if teardown == nil && !plan.Name.Pinned && errdefs.IsAlreadyExists(err) && l.name != "" && ctx.Err() == nil {
+			// The networks' names were free and the container's is not: something
+			// that is no bottle has it. The next name is tried.
+			next = l.next
+			r.note(stepAgent, fmt.Sprintf("the name %s is taken by something else", containerName(l.name)))
+			continue
+		}
+		return nil, &LaunchError{Err: launchKind(ctx, err), Teardown: teardown}
+	}
+	return nil, &LaunchError{Err: Errorf(KindName, "every name from %s to %s is taken: name one with --name, or remove bottles", plan.Name.Base, candidate(plan.Name.Base, maxCandidates-1))}
+}
+
+// launchKind sorts the error of a launch.
+func launchKind(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return withKind(KindInterrupted, err)
+	case errdefs.IsAlreadyExists(err):
+		return withKind(KindName, err)
+	case errdefs.IsUnavailable(err):
+		return withKind(KindEngine, err)
+	case errdefs.IsNotImplemented(err):
+		return withKind(KindUnsupported, err)
+	}
+	return withKind(KindLaunch, err)
+}
+
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	return hex.EncodeToString(b[:])
+}
+
+// launch is one attempt. Each field is written by one step, and read by steps
+// that need it.
+type launch struct {
+	rt     runtime.Runtime
+	plan   Plan
+	opts   LaunchOptions
+	report reporter
+	undo   graph.Undo
+	id     string
+	next   int // the candidate to try
+
+	name      string          // by stepClaim
+	network   runtime.Network // by stepClaim
+	arch      string          // by stepEngine
+	image     runtime.Image   // by stepImage
+	tree      *workspace.Tree // by stepScan
+	trees     map[string]*workspace.Tree
+	container runtime.Container // by stepAgent
+	run       []string          // by stepAgent: the agent's command
+	user      account           // by stepUser
+}
+
+func (l *launch) steps() []graph.Step {
+	imageName := l.plan.Image.Reference
+	if l.plan.Image.Build != nil {
+		imageName = l.plan.Image.Build.Dockerfile
+	}
+	steps := []graph.Step{
+		{Name: stepEngine, Run: l.checkEngine},
+		{Name: stepImage, Object: imageName, Run: l.prepareImage},
+		{Name: stepClaim, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.claim},
+		{Name: stepEgress, Object: l.plan.Name.Base, Needs: []string{stepClaim}, Run: l.createEgress},
+		{Name: stepAgent, Object: l.plan.Agent, Needs: []string{stepEngine, stepImage, stepClaim}, Run: l.runAgent},
+		{Name: stepUser, Object: l.plan.User, Needs: []string{stepAgent}, Run: l.findUser},
+		{Name: stepVariables, Needs: []string{stepUser}, Run: l.passVariables},
+	}
+	// What is not asked for is no step, and nothing waits for it.
+	filled := []string{stepUser}
+	if l.plan.Workspace.Source != "" || slices.ContainsFunc(l.plan.Files, func(f File) bool { return f.Tree }) {
+		steps = append(steps, graph.Step{Name: stepScan, Object: l.plan.Workspace.Source, Run: l.scan})
+		filled = append(filled, stepScan)
+	}
+	if l.plan.Workspace.Source != "" {
+		steps = append(steps, graph.Step{Name: stepWorkspace, Object: l.plan.Workspace.Source, Needs: filled, Run: l.copyWorkspace})
+		// A file may belong into the workspace.
+		filled = append(slices.Clone(filled), stepWorkspace)
+	}
+	if len(l.plan.Files) > 0 {
+		steps = append(steps, graph.Step{Name: stepProvision, Needs: filled, Run: l.provision})
+	}
+	return steps
+}
+
+// labels are those of an object of this launch.
+func (l *launch) labels(role string) map[string]string {
+	return map[string]string{LabelBottle: l.name, LabelAgent: l.plan.Agent, LabelLaunch: l.id, LabelRole: role}
+}
+
+// checkEngine refuses what the engine cannot do before anything is made.
+func (l *launch) checkEngine(ctx context.Context) error {
+	info, err := l.rt.Info(ctx)
+	if err != nil {
+		return err
+	}
+	l.arch = info.Arch
+	limits := l.plan.Limits
+	for _, need := range []struct {
+		asked   bool
+		feature runtime.Feature
+		key     string
+	}{
+		{limits.Memory > 0, runtime.FeatureMemoryLimit, "limits.memory"},
+		{limits.PIDs > 0, runtime.FeaturePIDsLimit, "limits.pids"},
+		{limits.CPUs > 0, runtime.FeatureCPULimit, "limits.cpus"},
+	} {
+		if need.asked && !info.Has(need.feature) {
+			return Errorf(KindUnsupported, "bottle %q asks for %s, and %s has no %s: %s", l.plan.Bottle, need.key, info.Engine, need.feature.Doc(), info.Missing[need.feature])
+		}
+	}
+	if want := l.plan.OCIRuntime; want != "" && !slices.Contains(info.OCIRuntimes, want) {
+		return Errorf(KindUnsupported, "bottle %q asks for oci_runtime %s, and %s has %s", l.plan.Bottle, want, info.Engine, strings.Join(info.OCIRuntimes, ", "))
+	}
+	l.report.result(stepEngine, strings.TrimSpace(info.Engine+" "+info.Version))
+	return nil
+}
+
+func (l *launch) prepareImage(ctx context.Context) (err error) {
+	l.image, err = ensureImage(ctx, l.rt, l.plan.Image, l.report, stepImage)
+	return err
+}
+
+func (l *launch) scan(ctx context.Context) (err error) {
+	if ws := l.plan.Workspace; ws.Source != "" {
+		l.tree, err = workspace.Scan(ctx, ws.Source, workspace.Options{Ignore: ws.Ignore, NoGitIgnore: !ws.GitIgnore})
+		if err != nil {
+			return withKind(KindInput, err)
+		}
+		for _, note := range l.tree.Notes {
+			l.report.note(stepScan, note)
+		}
+	}
+	l.trees = map[string]*workspace.Tree{}
+	for _, f := range l.plan.Files {
+		if !f.Tree {
+			continue
+		}
+		l.trees[f.Source], err = workspace.Scan(ctx, f.Source, workspace.Options{NoGitIgnore: true})
+		if err != nil {
+			return withKind(KindInput, err)
+		}
+	}
+	return nil
+}
+
+// claim takes a name by making the network that bears it: of several launches
+// that want one name, the engine lets exactly one have it.
+func (l *launch) claim(ctx context.Context) error {
+	for ; l.next < maxCandidates; l.next++ {
+		name := candidate(l.plan.Name.Base, l.next)
+		network, err := l.createNetwork(ctx, name, internalNetworkName(name), RoleInternal)
+		if err == nil {
+			l.name, l.network = name, network
+			l.report.result(stepClaim, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
+			return nil
+		}
+		if !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+		if l.plan.Name.Pinned {
+			return Errorf(KindName, "there is a bottle named %s already: choose another name, or end it with bottle rm %s (%w)", name, name, err)
+		}
+	}
+	return Errorf(KindName, "every name from %s to %s is taken: name one with --name, or remove bottles", l.plan.Name.Base, candidate(l.plan.Name.Base, maxCandidates-1))
+}
+
+func (l *launch) createEgress(ctx context.Context) error {
+	network, err := l.createNetwork(ctx, l.name, egressNetworkName(l.name), RoleEgress)
+	if err == nil {
+		l.report.result(stepEgress, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
+	}
+	return err
+}
+
+func (l *launch) createNetwork(ctx context.Context, bottle, name, role string) (runtime.Network, error) {
+	labels := l.labels(role)
+	labels[LabelBottle] = bottle
+	network, err := l.rt.CreateNetwork(ctx, runtime.NetworkSpec{Name: name, Internal: role == RoleInternal, Labels: labels})
+	if err != nil {
+		return network, err
+	}
+	l.undo.Push("remove "+role+" network", name, func(ctx context.Context) error { return l.rt.RemoveNetwork(ctx, network.ID) })
+	return network, nil
+}
+
+func (l *launch) runAgent(ctx context.Context) error {
+	arch := l.image.Config.Architecture
+	if arch == "" {
+		arch = l.arch
+	}
+	program, err := inside.Program(arch)
+	if err != nil {
+		return err
+	}
+	if l.run, err = l.command(); err != nil {
+		return err
+	}
+	encoded, err := json.Marshal(l.run)
+	if err != nil {
+		return err
+	}
+	labels := l.labels(RoleAgent)
+	labels[LabelCommand] = string(encoded)
+	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
+	for _, t := range l.plan.Tmpfs {
+		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
+	}
+	l.container, err = l.rt.Run(ctx, runtime.ContainerSpec{
+		Name: containerName(l.name), Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
+		Env: l.plan.Env, User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
+		Networks: []runtime.NetworkAttachment{{Network: l.network.ID, Aliases: []string{RoleAgent}}},
+		Files:    []runtime.File{{Path: inside.Path, Mode: 0o755, Content: program}},
+		Tmpfs:    tmpfs, Limits: l.plan.Limits.runtime(), OCIRuntime: l.plan.OCIRuntime, ReadOnly: l.plan.ReadOnly,
+		AutoRemove: true,
+	})
+	if err != nil {
+		return err
+	}
+	id := l.container.ID
+	l.undo.Push("remove agent container", containerName(l.name), func(ctx context.Context) error { return l.rt.RemoveContainer(ctx, id) })
+	l.report.result(stepAgent, containerName(l.name))
+	return nil
+}
+
+// imageRef is what the engine knows the image by: its ID stays the same if a tag
+// moves meanwhile.
+func imageRef(got runtime.Image, plan Image) string {
+	switch {
+	case got.ID != "":
+		return got.ID
+	case len(got.Tags) > 0:
+		return got.Tags[0]
+	}
+	return plan.Reference
+}
+
+// command is what the agent runs.
+func (l *launch) command() ([]string, error) {
+	if len(l.plan.Command) > 0 {
+		return l.plan.Command, nil
+	}
+	command := slices.Concat(l.image.Config.Entrypoint, l.image.Config.Cmd)
+	if len(command) == 0 {
+		return nil, Errorf(KindInput, "neither agent %q nor its image has a command: give one in the manifest, or after --", l.plan.Agent)
+	}
+	return command, nil
+}
+
+func (l *launch) findUser(ctx context.Context) (err error) {
+	spec := l.plan.User
+	if spec == "" {
+		spec = l.image.Config.User
+	}
+	l.user, err = resolveUser(ctx, l.rt, l.container.ID, spec)
+	// The home directory that the environment names is the one that counts.
+	for _, env := range []string{imageEnv(l.image.Config.Env, "HOME"), l.plan.Env["HOME"], l.opts.Secrets.values["HOME"]} {
+		if path.IsAbs(env) {
+			l.user.Home = path.Clean(env)
+		}
+	}
+	l.report.result(stepUser, fmt.Sprintf("%d:%d, home %s", l.user.UID, l.user.GID, l.user.Home))
+	return err
+}
+
+func imageEnv(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// passVariables gives the agent's processes the secret variables, and those that
+// could not be known before the container ran.
+func (l *launch) passVariables(ctx context.Context) error {
+	env := map[string]string{"HOME": l.user.Home}
+	if l.user.Name != "" && imageEnv(l.image.Config.Env, "USER") == "" && l.plan.Env["USER"] == "" {
+		env["USER"] = l.user.Name
+	}
+	for _, f := range l.plan.Files {
+		if f.What == "prompt" {
+			env[PromptVariable] = expandHome(f.Target, l.user.Home)
+		}
+	}
+	for name, value := range l.opts.Secrets.values {
+		env[name] = value
+	}
+	for name := range l.plan.Secrets {
+		if _, ok := env[name]; !ok {
+			return Errorf(KindInput, "there is no value for the variable %s", name)
+		}
+	}
+	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
+}
+
+func (l *launch) copyWorkspace(ctx context.Context) error {
+	it := treeItem(l.tree, l.plan.Workspace.Target, l.user)
+	if err := place(ctx, l.rt, l.container.ID, []item{it}, l.user); err != nil {
+		return err
+	}
+	l.report.result(stepWorkspace, fmt.Sprintf("%d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
+	return nil
+}
+
+func (l *launch) provision(ctx context.Context) error {
+	if err := place(ctx, l.rt, l.container.ID, fileItems(l.plan.Files, l.trees, l.user), l.user); err != nil {
+		return err
+	}
+	var what []string
+	for _, f := range l.plan.Files {
+		what = append(what, f.What)
+	}
+	l.report.result(stepProvision, strings.Join(what, ", "))
+	return nil
+}
+
+func (l *launch) bottle() *Bottle {
+	return &Bottle{
+		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
+		undo: &l.undo, report: l.report,
+	}
+}
+
+// teardown undoes what the launch has done, and then looks for what an engine
+// made although it said that it failed.
+func (l *launch) teardown(ctx context.Context) error {
+	end := l.opts.Teardown
+	if end == nil {
+		var cancel context.CancelFunc
+		end, cancel = context.WithTimeout(context.WithoutCancel(ctx), teardownTime)
+		defer cancel()
+	}
+	r := l.report.forTeardown()
+	undone := l.undo.Run(end, r)
+	return leftovers(undone, sweep(end, l.rt, l.id, r))
+}

@@ -1,0 +1,192 @@
+package core
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/core/workspace"
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// item is something to put at a place inside a container.
+type item struct {
+	target string // absolute, clean
+	// write adds it to an archive under a name.
+	write func(ctx context.Context, w *tar.Writer, name string) error
+}
+
+// place puts items into a container, all that share an existing directory in one
+// archive. Directories that are missing are made and belong to the owner;
+// those that exist stay as they are.
+func place(ctx context.Context, rt runtime.Runtime, container string, items []item, owner account) error {
+	p := placer{rt: rt, container: container, exists: map[string]bool{"/": true}}
+	groups := map[string][]item{}
+	for _, it := range items {
+		base, err := p.existing(ctx, path.Dir(it.target))
+		if err != nil {
+			return err
+		}
+		groups[base] = append(groups[base], it)
+	}
+	for base, group := range groups {
+		err := p.send(ctx, base, func(w *tar.Writer) error {
+			made := map[string]bool{}
+			for _, it := range group {
+				name := strings.TrimPrefix(strings.TrimPrefix(it.target, base), "/")
+				if err := makeParents(w, name, made, owner); err != nil {
+					return err
+				}
+				if err := it.write(ctx, w, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeParents adds the directories that lead to a name, each once.
+func makeParents(w *tar.Writer, name string, made map[string]bool, owner account) error {
+	for i, c := range name {
+		dir := name[:i]
+		if c != '/' || made[dir] {
+			continue
+		}
+		made[dir] = true
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, Uid: owner.UID, Gid: owner.GID, Format: tar.FormatPAX})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type placer struct {
+	rt        runtime.Runtime
+	container string
+	exists    map[string]bool
+}
+
+// existing is the nearest of dir and the directories above it that exists.
+func (p *placer) existing(ctx context.Context, dir string) (string, error) {
+	for !p.exists[dir] {
+		// To copy nothing into a directory tells whether it is there.
+		err := p.send(ctx, dir, func(*tar.Writer) error { return nil })
+		if err != nil && !errdefs.IsNotFound(err) {
+			return "", err
+		}
+		if err == nil {
+			p.exists[dir] = true
+			break
+		}
+		dir = path.Dir(dir)
+	}
+	return dir, nil
+}
+
+// send streams an archive into a directory of the container.
+func (p *placer) send(ctx context.Context, dir string, write func(*tar.Writer) error) error {
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		tw := tar.NewWriter(w)
+		err := write(tw)
+		if err == nil {
+			err = tw.Close()
+		}
+		// The reader sees the error in place of the archive's end.
+		w.CloseWithError(err)
+		written <- err
+	}()
+	err := p.rt.CopyTo(ctx, p.container, dir, r)
+	// The writer is released if the engine has not read everything.
+	_ = r.CloseWithError(errNotRead)
+	if cause := <-written; cause != nil && !errors.Is(cause, errNotRead) {
+		return cause
+	}
+	return err
+}
+
+// errNotRead is an archive whose reader has stopped.
+var errNotRead = errors.New("the archive is not read to its end")
+
+// fileItems turns the plan's files into items; trees holds the scanned directories
+// by source.
+func fileItems(files []File, trees map[string]*workspace.Tree, owner account) []item {
+	items := make([]item, 0, len(files))
+	for _, f := range files {
+		target := expandHome(f.Target, owner.Home)
+		switch {
+		case f.Tree:
+			items = append(items, treeItem(trees[f.Source], target, owner))
+		case f.Source != "":
+			items = append(items, item{target, func(_ context.Context, w *tar.Writer, name string) error {
+				return writeFile(w, f.Source, header(name, f.Mode, owner))
+			}})
+		default:
+			items = append(items, item{target, func(_ context.Context, w *tar.Writer, name string) error {
+				h := header(name, f.Mode, owner)
+				h.Size = int64(len(f.Content))
+				if err := w.WriteHeader(h); err != nil {
+					return err
+				}
+				_, err := io.WriteString(w, f.Content)
+				return err
+			}})
+		}
+	}
+	// What lies deeper comes later, so that a tree's own directories are made by it.
+	slices.SortStableFunc(items, func(a, b item) int { return strings.Compare(a.target, b.target) })
+	return items
+}
+
+func treeItem(tree *workspace.Tree, target string, owner account) item {
+	return item{target, func(ctx context.Context, w *tar.Writer, name string) error {
+		return tree.Write(ctx, w, name, owner.UID, owner.GID)
+	}}
+}
+
+func header(name string, mode uint32, owner account) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Uid: owner.UID, Gid: owner.GID, Format: tar.FormatPAX}
+}
+
+func writeFile(w *tar.Writer, source string, h *tar.Header) error {
+	f, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h.Size, h.ModTime = info.Size(), info.ModTime()
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err = io.CopyN(w, f, h.Size)
+	if errors.Is(err, io.EOF) {
+		err = errors.New(source + " became shorter while it was read")
+	}
+	return err
+}
+
+// expandHome resolves ~/ inside the bottle.
+func expandHome(p, home string) string {
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		return path.Join(home, rest)
+	}
+	return path.Clean(p)
+}

@@ -1,0 +1,114 @@
+package core
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// bytesText writes a number of bytes for people.
+func bytesText(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
+
+// WriteText writes the plan for people to read: what will be made, of what.
+func (p Plan) WriteText(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	row := func(key, format string, args ...any) {
+		_, _ = fmt.Fprintf(tw, "%s\t%s\n", key, fmt.Sprintf(format, args...)) // Flush tells
+	}
+	row("agent", "%s, in bottle %q of %s", p.Agent, p.Bottle, p.Manifest)
+	if p.Name.Pinned {
+		row("name", "%s (an error if it is taken)", p.Name.Base)
+	} else {
+		row("name", "%s, or %s … %s if it is taken", p.Name.Base, candidate(p.Name.Base, 1), candidate(p.Name.Base, maxCandidates-1))
+	}
+	p.imageText(row)
+	row("networks", "%s (sealed), %s", internalNetworkName(p.Name.Base), egressNetworkName(p.Name.Base))
+	row("container", "%s, on the sealed network alone", containerName(p.Name.Base))
+	if ws := p.Workspace; ws.Source != "" {
+		row("workspace", "a copy of %s at %s", ws.Source, ws.Target)
+		for _, pattern := range ws.Ignore {
+			row("", "without %s", pattern)
+		}
+	} else {
+		row("workspace", "none")
+	}
+	row("command", "%s", orDefault(quoted(p.Command), "the image's"))
+	row("working dir", "%s", orDefault(p.WorkDir, "the image's"))
+	row("user", "%s", orDefault(p.User, "the image's"))
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		row("variable", "%s=%s", name, strconv.Quote(p.Env[name]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Secrets)) {
+		row("variable", "%s, %s: its value is shown nowhere", name, p.Secrets[name])
+	}
+	p.limitsText(row)
+	for _, f := range p.Files {
+		row(f.What, "%s from %s", f.Target, orDefault(f.Source, "the manifest"))
+	}
+	return tw.Flush()
+}
+
+func (p Plan) imageText(row func(key, format string, args ...any)) {
+	b := p.Image.Build
+	if b == nil {
+		row("image", "%s, pulled if it is not there", p.Image.Reference)
+		return
+	}
+	row("image", "built from %s with the files of %s, if there is none of the same content", b.Dockerfile, b.Context)
+	for _, name := range slices.Sorted(maps.Keys(b.Args)) {
+		row("", "ARG %s=%s", name, strconv.Quote(b.Args[name]))
+	}
+	if b.Target != "" {
+		row("", "stage %s", b.Target)
+	}
+}
+
+func (p Plan) limitsText(row func(key, format string, args ...any)) {
+	l := p.Limits
+	if l.Memory > 0 {
+		row("limit", "%s of memory", bytesText(l.Memory))
+	}
+	if l.PIDs > 0 {
+		row("limit", "%d processes", l.PIDs)
+	}
+	if l.CPUs > 0 {
+		row("limit", "%g processors", l.CPUs)
+	}
+	if l.NoFile > 0 {
+		row("limit", "%d open files", l.NoFile)
+	}
+	if p.OCIRuntime != "" {
+		row("OCI runtime", "%s", p.OCIRuntime)
+	}
+	if p.ReadOnly {
+		row("root", "read-only")
+	}
+	for _, t := range p.Tmpfs {
+		row("tmpfs", "%s", t.Target)
+	}
+}
+
+func quoted(words []string) string {
+	list := make([]string, len(words))
+	for i, w := range words {
+		list[i] = w
+		if w == "" || strings.ContainsAny(w, " \t\n\"'\\$*?;&|<>()`") {
+			list[i] = strconv.Quote(w)
+		}
+	}
+	return strings.Join(list, " ")
+}
