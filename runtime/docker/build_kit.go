@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	buildkit "github.com/moby/buildkit/client"
+	"github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 
@@ -34,6 +36,15 @@ func (e *engine) buildKit(ctx context.Context, spec runtime.BuildSpec, source *b
 	}
 	defer c.Close() //nolint:errcheck // the result is in
 
+	if !spec.NoNetwork {
+		// Without it each RUN fails; the classic builder gives them none then.
+		if spec.NoNetwork, err = e.lacksDefaultNetwork(ctx); err != nil {
+			return "", err
+		}
+		if spec.NoNetwork {
+			_, _ = fmt.Fprintln(orDiscard(spec.Progress), "The daemon has no default network (--bridge none): RUN steps get none.")
+		}
+	}
 	options, err := solveOptions(spec, source)
 	if err != nil {
 		return "", err
@@ -63,6 +74,13 @@ func (e *engine) buildKit(ctx context.Context, spec runtime.BuildSpec, source *b
 		}
 	}
 	return spec.Tags[0], nil
+}
+
+// lacksDefaultNetwork reports whether the daemon runs without the network that
+// build steps are put on.
+func (e *engine) lacksDefaultNetwork(ctx context.Context) (bool, error) {
+	all, err := e.networks(ctx)
+	return !slices.ContainsFunc(all, func(n network.Summary) bool { return n.Name == "bridge" }), err
 }
 
 func solveOptions(spec runtime.BuildSpec, source *buildcontext.Context) (buildkit.SolveOpt, error) {

@@ -143,7 +143,7 @@ func (x *execution) cutOff(ctx context.Context, in *idleReader, closeConn func()
 
 // drainTime is how long a stream may be silent after the process has ended, before
 // it counts as held open by another.
-const drainTime = time.Second
+const drainTime = 500 * time.Millisecond
 
 // idleReader knows how long it has been waiting for something to read. The time
 // that the other end takes to write it is not counted.

@@ -114,6 +114,9 @@ func hostConfig(spec runtime.ContainerSpec, isolated bool) *container.HostConfig
 		// listens.
 		host.DNS = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 		host.DNSSearch = []string{"."}
+		// Some versions then answer nothing at all; names of peers are answered at
+		// once.
+		host.DNSOptions = []string{"timeout:1", "attempts:1"}
 	}
 	return host
 }
