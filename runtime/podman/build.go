@@ -1,0 +1,250 @@
+package podman
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/buildcontext"
+)
+
+// BuildImage implements [runtime.Images].
+func (e *engine) BuildImage(ctx context.Context, spec runtime.BuildSpec) (runtime.Image, error) {
+	const op = "build image"
+	object := strings.Join(spec.Tags, " ")
+	id, err := e.build(ctx, spec)
+	var i apiImage
+	if err == nil {
+		i, err = e.findImage(ctx, id)
+	}
+	if err != nil {
+		return runtime.Image{}, wrap(ctx, op, object, err)
+	}
+	return image(i), nil
+}
+
+func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, error) {
+	source, err := buildcontext.Open(spec.ContextDir, spec.Dockerfile)
+	if err != nil {
+		return "", err
+	}
+	before, err := e.workingContainers(ctx)
+	if err != nil {
+		return "", err
+	}
+	archive := source.Tar()
+	defer archive.Close()
+	query, err := buildQuery(spec, source.Dockerfile)
+	if err != nil {
+		return "", err
+	}
+	body := &errReader{r: archive}
+	resp, err := e.do(ctx, call{
+		method: http.MethodPost, path: "/build", query: query,
+		header: http.Header{"Content-Type": {"application/x-tar"}}, body: body,
+	})
+	var id string
+	if err == nil {
+		out := &buildOutput{progress: spec.Progress}
+		id, err = out.read(resp.Body)
+		_ = resp.Body.Close()
+	}
+	if body.err != nil && !errors.Is(body.err, io.ErrClosedPipe) {
+		err = fmt.Errorf("build context: %w", body.err)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+		e.removeWorking(ctx, before)
+	}
+	return id, err
+}
+
+// buildQuery renders a build. RUN steps get a network of their own, not the
+// host's, which is the service's default for its API.
+func buildQuery(spec runtime.BuildSpec, dockerfile string) (url.Values, error) {
+	labels := map[string]string{}
+	for k, v := range spec.Labels {
+		labels[k] = v
+	}
+	labels[runtime.LabelManaged] = "true"
+	q := url.Values{
+		"dockerfile":   {dockerfile},
+		"t":            spec.Tags,
+		"layers":       {"true"},
+		"rm":           {"true"},
+		"forcerm":      {"true"},
+		"httpproxy":    {"false"},
+		"pullpolicy":   {"missing"},
+		"outputformat": {"application/vnd.docker.distribution.manifest.v2+json"},
+		"networkmode":  {"NetworkEnabled"},
+		"nsoptions":    {`[{"Name":"network","Host":false,"Path":""}]`},
+	}
+	if spec.NoNetwork {
+		q.Set("networkmode", "NetworkDisabled")
+	}
+	for name, value := range map[string]map[string]string{"labels": labels, "buildargs": spec.Args} {
+		if len(value) == 0 {
+			continue
+		}
+		b, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		q.Set(name, string(b))
+	}
+	if spec.Target != "" {
+		q.Set("target", spec.Target)
+	}
+	if spec.NoCache {
+		q.Set("nocache", "true")
+	}
+	return q, nil
+}
+
+const (
+	// keptOutput is how much of a build's output goes into an error.
+	keptOutput = 4 << 10
+	keptLines  = 20
+)
+
+// buildOutput reads what a build says.
+type buildOutput struct {
+	progress io.Writer
+	step     string // the instruction that ran last
+	tail     []byte // the end of its output
+	last     string // the last line that is an image's id
+	line     []byte // an unfinished one
+}
+
+var (
+	stepLine = regexp.MustCompile(`^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (.*)$`)
+	idLine   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+func (b *buildOutput) read(r io.Reader) (string, error) {
+	for dec := json.NewDecoder(r); ; {
+		var m struct {
+			Stream string          `json:"stream"`
+			Error  json.RawMessage `json:"error"`
+		}
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return "", transportError(err)
+		}
+		if len(m.Error) > 0 && string(m.Error) != "null" && string(m.Error) != `""` {
+			return "", b.failure(buildErrorText(m.Error))
+		}
+		if m.Stream != "" {
+			b.note(m.Stream)
+			if b.progress != nil {
+				if _, err := io.WriteString(b.progress, m.Stream); err != nil {
+					return "", fmt.Errorf("write the progress: %w", err)
+				}
+			}
+		}
+	}
+	b.note("\n")
+	if b.last == "" {
+		return "", b.failure("the service ended without an image")
+	}
+	return b.last, nil
+}
+
+// buildErrorText is the error's text, a string or the message of an object.
+func buildErrorText(raw json.RawMessage) string {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return strings.TrimSpace(text)
+	}
+	var object struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(raw, &object) == nil && object.Message != "" {
+		return strings.TrimSpace(object.Message)
+	}
+	return string(raw)
+}
+
+func (b *buildOutput) note(text string) {
+	b.line = append(b.line, text...)
+	for {
+		i := bytes.IndexByte(b.line, '\n')
+		if i < 0 {
+			break
+		}
+		line := strings.TrimRight(string(b.line[:i]), "\r")
+		b.line = b.line[i+1:]
+		if m := stepLine.FindStringSubmatch(line); m != nil {
+			b.step, b.tail = m[1], nil
+			continue
+		}
+		if idLine.MatchString(line) {
+			b.last = line
+		}
+		b.tail = append(append(b.tail, line...), '\n')
+		if len(b.tail) > 2*keptOutput {
+			b.tail = append([]byte(nil), b.tail[len(b.tail)-keptOutput:]...)
+		}
+	}
+	if len(b.line) > 2*keptOutput {
+		b.line = append([]byte(nil), b.line[len(b.line)-keptOutput:]...)
+	}
+}
+
+// failure is the error of a build: the step, and the end of its output.
+func (b *buildOutput) failure(text string) error {
+	var kind error = errdefs.ErrFailedPrecondition
+	switch {
+	case strings.Contains(text, "unauthorized"), strings.Contains(text, "authentication required"):
+		kind = errdefs.ErrUnauthenticated
+	case strings.Contains(text, "image not known"), strings.Contains(text, "manifest unknown"),
+		strings.Contains(text, "did not resolve to an alias"), strings.Contains(text, "no such image"):
+		kind = errdefs.ErrNotFound
+	case strings.Contains(text, "syntax error"), strings.Contains(text, "parse error"), strings.Contains(text, "nknown instruction"),
+		strings.Contains(text, "heredoc"), strings.Contains(text, "ile with no instructions"):
+		kind = errdefs.ErrInvalidArgument
+	}
+	tail := bytes.TrimSpace(append(b.tail, b.line...))
+	if len(tail) > keptOutput {
+		tail = tail[len(tail)-keptOutput:]
+	}
+	lines := strings.Split(string(tail), "\n")
+	if len(lines) > keptLines {
+		lines = lines[len(lines)-keptLines:]
+	}
+	var msg strings.Builder
+	if b.step != "" {
+		fmt.Fprintf(&msg, "step %q: ", b.step)
+	}
+	msg.WriteString(text)
+	if out := strings.TrimSpace(strings.Join(lines, "\n")); out != "" {
+		msg.WriteString("\n" + out)
+	}
+	return runtime.Errorf(kind, "%s", msg.String())
+}
+
+// workingContainers are the containers that buildah works in.
+func (e *engine) workingContainers(ctx context.Context) (map[string]bool, error) {
+	var listed []listedContainer
+	err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
+		"all": {"true"}, "external": {"true"}, "filters": {filters(map[string][]string{"status": {"created", "unknown"}})},
+	}}, &listed)
+	m := map[string]bool{}
+	for _, c := range listed {
+		m[c.ID] = true
+	}
+	return m, err
+}
+
+func (e *engine) removeWorking(context.Context, map[string]bool) {}

@@ -1,0 +1,189 @@
+package podman
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	rt "github.com/bottle-run/bottle/runtime"
+)
+
+// describe asks the daemon who it is, once. It is slow (Podman runs several
+// programs to answer), so nothing that a launch waits for calls it without need.
+func (e *engine) describe(ctx context.Context) (*hostInfo, error) {
+	e.mu.Lock()
+	info := e.info
+	e.mu.Unlock()
+	if info != nil {
+		return info, nil
+	}
+	info = &hostInfo{}
+	if err := e.ask(ctx, call{method: http.MethodGet, path: "/info"}, info); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	e.info = info
+	e.mu.Unlock()
+	return info, nil
+}
+
+// Info implements [runtime.Runtime].
+func (e *engine) Info(ctx context.Context) (rt.Info, error) {
+	const op = "ask about the engine"
+	h, err := e.describe(ctx)
+	if err != nil {
+		return rt.Info{}, wrap(ctx, op, "", err)
+	}
+	// The cached answer does not say whether the connection still works.
+	if err := e.ask(ctx, call{method: http.MethodGet, path: "/_ping"}, nil); err != nil {
+		return rt.Info{}, wrap(ctx, op, "", err)
+	}
+	info := rt.Info{
+		Engine:         Name,
+		Version:        h.Version.Version,
+		APIVersion:     h.Version.APIVersion,
+		Endpoint:       e.uri,
+		Rootless:       h.Host.Security.Rootless,
+		OS:             h.Host.OS,
+		Arch:           h.Host.Arch,
+		Kernel:         h.Host.Kernel,
+		CgroupVersion:  strings.TrimPrefix(h.Host.CgroupVersion, "v"),
+		NetworkStack:   h.Host.NetworkBackend,
+		StorageDriver:  h.Store.GraphDriverName,
+		Builder:        "buildah " + h.Host.BuildahVersion,
+		DefaultRuntime: h.Host.OCIRuntime.Name,
+		Missing:        missingFeatures(h),
+	}
+	info.OCIRuntimes = e.ociRuntimes(h)
+	if !slices.Contains(info.OCIRuntimes, "runsc") {
+		info.Missing[rt.FeatureGVisor] = "Podman knows no OCI runtime runsc here"
+	} else if info.Rootless {
+		info.Missing[rt.FeatureGVisor] = "runsc does not run under a rootless Podman's networks"
+	}
+	if h.Host.NetworkBackend != "netavark" {
+		info.Warnings = append(info.Warnings, "the network backend is "+h.Host.NetworkBackend+", not netavark: internal networks are not proved to be sealed")
+	}
+	if !h.Host.Security.SeccompEnabled {
+		info.Warnings = append(info.Warnings, "seccomp is off on this engine: containers may make any system call")
+	}
+	if !e.local {
+		info.Warnings = append(info.Warnings, "the engine is not on this machine: containers with NET_ADMIN or NET_RAW are refused on internal networks, and files copied out belong to the container's user")
+	}
+	if e.service == nil {
+		info.Warnings = append(info.Warnings, "the service is the user's: each exec leaves a monitor for the exit_command_delay of its configuration (300 s unless set)")
+	}
+	return info, nil
+}
+
+// missingFeatures says what the daemon's host cannot do.
+func missingFeatures(h *hostInfo) map[rt.Feature]string {
+	m := map[rt.Feature]string{}
+	for f, controller := range map[rt.Feature]string{
+		rt.FeatureMemoryLimit: "memory", rt.FeaturePIDsLimit: "pids", rt.FeatureCPULimit: "cpu",
+	} {
+		switch {
+		case slices.Contains(h.Host.CgroupControllers, controller):
+		case h.Host.CgroupVersion == "v1" && h.Host.Security.Rootless:
+			m[f] = "a rootless engine cannot set limits on a host with cgroup v1"
+		case h.Host.Security.Rootless:
+			m[f] = "the " + controller + " controller is not delegated to this user's cgroup"
+		default:
+			m[f] = "the host has no " + controller + " cgroup controller"
+		}
+	}
+	if v := h.Host.BuildahVersion; olderThan(v, 1, 33) {
+		m[rt.FeatureHeredoc] = "buildah " + v + " has no heredoc (1.33 has)"
+	}
+	return m
+}
+
+// limited says why a limit cannot be set, or "". For an engine of this machine
+// the answer mostly needs no question.
+func (e *engine) limited(ctx context.Context, f rt.Feature) (string, error) {
+	e.mu.Lock()
+	known := e.info != nil
+	e.mu.Unlock()
+	if e.service != nil && !known {
+		switch {
+		case os.Geteuid() == 0 && hasController(f):
+			return "", nil
+		case os.Geteuid() != 0 && !cgroup2():
+			return "a rootless engine cannot set limits on a host with cgroup v1", nil
+		}
+	}
+	h, err := e.describe(ctx)
+	if err != nil {
+		return "", err
+	}
+	return missingFeatures(h)[f], nil
+}
+
+// hasController reports whether /proc/cgroups enables what a limit needs.
+func hasController(f rt.Feature) bool {
+	name := map[rt.Feature]string{rt.FeatureMemoryLimit: "memory", rt.FeaturePIDsLimit: "pids", rt.FeatureCPULimit: "cpu"}[f]
+	b, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if fields := strings.Fields(line); len(fields) == 4 && fields[0] == name {
+			return fields[3] == "1"
+		}
+	}
+	return false
+}
+
+func cgroup2() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+func olderThan(version string, major, minor int) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	a, err1 := strconv.Atoi(parts[0])
+	b, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
+}
+
+// usualRuntimes are the OCI runtimes that Podman knows without configuration.
+var usualRuntimes = []string{"crun", "runc", "runsc", "kata", "krun", "youki", "crun-vm"}
+
+// ociRuntimes are the runtimes that the engine has. The daemon tells its default
+// alone; where it is this machine's, the others are looked for as Podman does.
+func (e *engine) ociRuntimes(h *hostInfo) []string {
+	found := map[string]bool{h.Host.OCIRuntime.Name: true}
+	if e.local && runtime.GOOS == "linux" {
+		home, _ := os.UserHomeDir()
+		config, _ := mergedConfig(os.Getenv, home)
+		for name, paths := range configuredRuntimes(config) {
+			if slices.ContainsFunc(paths, isExecutable) {
+				found[name] = true
+			}
+		}
+		for _, name := range usualRuntimes {
+			if _, err := exec.LookPath(name); err == nil {
+				found[name] = true
+			}
+		}
+	}
+	list := make([]string, 0, len(found))
+	for name := range found {
+		list = append(list, name)
+	}
+	sort.Strings(list)
+	return list
+}
+
+func isExecutable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

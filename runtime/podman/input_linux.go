@@ -1,0 +1,29 @@
+package podman
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipefsMagic is the type of the file system of pipes.
+const pipefsMagic = 0x50495045
+
+// openInput opens the pipe that a process has as its standard input for writing.
+// The process is hostile and may have put something else there since: that is
+// refused.
+func openInput(pid int) (*os.File, error) {
+	name := procPath(pid, "fd/0")
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || unix.Fstatfs(fd, &fs) != nil || fs.Type != pipefsMagic {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("%s is not a pipe", name)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

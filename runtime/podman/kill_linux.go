@@ -1,0 +1,119 @@
+package podman
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
+)
+
+// proc is a process as /proc shows it.
+type proc struct{ pid, parent, session int }
+
+// killToken kills every process of a container whose environment holds the token,
+// with their descendants and sessions, until none is left. It reports whether it
+// found one. The user who runs a rootless engine may signal and look at all of its
+// processes, whatever their user in the container.
+func killToken(ctx context.Context, initPid int, token string) (found bool, err error) {
+	namespace, err := os.Readlink(procPath(initPid, "ns/pid"))
+	if err != nil {
+		return false, nil // the container has ended
+	}
+	for round := range 200 {
+		victims := victimsOf(initPid, namespace, token)
+		if len(victims) == 0 {
+			return found, nil
+		}
+		found = true
+		// Stopped first, so that none makes a child behind our back; killed as soon
+		// as stopping shows no new one.
+		signal := unix.SIGSTOP
+		if round > 0 {
+			signal = unix.SIGKILL
+		}
+		for pid := range victims {
+			_ = unix.Kill(pid, signal)
+		}
+		if round > 1 {
+			// A killed process takes its time to go.
+			select {
+			case <-ctx.Done():
+				return found, context.Cause(ctx)
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}
+	return found, errTooMany
+}
+
+// victimsOf finds the processes to kill, zombies left out.
+func victimsOf(initPid int, namespace, token string) map[int]bool {
+	marker := []byte(tinyinit.ExecID + "=" + token)
+	var all []proc
+	victims, sessions := map[int]bool{}, map[int]bool{}
+	initSession := 0
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(d))
+		if err != nil {
+			continue
+		}
+		if ns, err := os.Readlink(filepath.Join(d, "ns/pid")); err != nil || ns != namespace {
+			continue
+		}
+		p, ok := readStat(pid)
+		if !ok {
+			continue
+		}
+		if pid == initPid {
+			initSession = p.session
+			continue
+		}
+		all = append(all, p)
+		env, _ := os.ReadFile(filepath.Join(d, "environ"))
+		for kv := range bytes.SplitSeq(env, []byte{0}) {
+			if bytes.Equal(kv, marker) {
+				victims[pid] = true
+				sessions[p.session] = true
+			}
+		}
+	}
+	delete(sessions, initSession)
+	delete(sessions, 0)
+	for grew := true; grew; {
+		grew = false
+		for _, p := range all {
+			if !victims[p.pid] && (victims[p.parent] || sessions[p.session]) {
+				victims[p.pid], grew = true, true
+				if p.session != initSession && p.session != 0 {
+					sessions[p.session] = true
+				}
+			}
+		}
+	}
+	return victims
+}
+
+// readStat reads what is needed of a process that is not a zombie.
+func readStat(pid int) (proc, bool) {
+	b, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		return proc{}, false
+	}
+	// The name is in parentheses and may hold anything.
+	_, rest, ok := strings.Cut(string(b[max(0, bytes.LastIndexByte(b, ')')):]), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
+		return proc{}, false
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	session, err2 := strconv.Atoi(fields[3])
+	return proc{pid: pid, parent: parent, session: session}, err1 == nil && err2 == nil
+}

@@ -1,0 +1,36 @@
+package podman
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// localSocket reports whether the process behind a socket is Podman's, or
+// systemd's on its behalf: behind a forwarded socket is ssh, and the paths and
+// pids of such an engine are not this machine's.
+func localSocket(path string) bool {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	var cred *unix.Ucred
+	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || cred == nil {
+		return false
+	}
+	comm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(cred.Pid)), "comm"))
+	if err != nil {
+		return false
+	}
+	name := strings.TrimSpace(string(comm))
+	return strings.HasPrefix(name, "podman") || name == "systemd"
+}
