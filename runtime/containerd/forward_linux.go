@@ -172,3 +172,26 @@ func legacyForwarding(present bool) error {
 	}
 	return nil
 }
+
+// forwardInventory lists bottle's rules in iptables' tables.
+func forwardInventory() ([]string, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := filterChains(conn)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, chain := range chains {
+		rules, err := forwardRules(conn, chain)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			all = append(all, fmt.Sprintf("rule %s %d", chain.Name, r.Exprs[0].(*expr.Meta).Key))
+		}
+	}
+	return all, nil
+}

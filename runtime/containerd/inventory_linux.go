@@ -1,0 +1,153 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// Inventory implements [runtime.Runtime].
+func (e *Engine) Inventory(ctx context.Context) (runtime.Inventory, error) {
+	inv, err := e.inventory(e.ctx(ctx))
+	return inv, wrap(ctx, "take the inventory", "", err)
+}
+
+func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
+	inv := runtime.Inventory{}
+	add := func(kind string, ids ...string) { inv[kind] = append(inv[kind], ids...) }
+
+	list, err := e.containers().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		add("containers", strings.TrimSpace(c.ID+" "+c.Labels[labelName]))
+	}
+	running, err := e.tasks().List(ctx, &tasks.ListTasksRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range running.Tasks {
+		add("tasks", first(t.ContainerID, t.ID))
+	}
+	records, err := e.imageStore().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		add("images", r.Name+" "+r.Target.Digest.String())
+	}
+	err = e.snapshots().Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		// Those of images are images' concern, and of the builder's cache.
+		if info.Kind != snapshots.KindCommitted {
+			add("snapshots", info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	leases, err := e.client.LeasesService().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range leases {
+		if !e.builds.owns(l.ID, l.Labels) {
+			add("leases", l.ID)
+		}
+	}
+	namespaces, err := e.client.NamespaceService().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	add("namespaces", namespaces...)
+	networks, err := e.networks()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range networks {
+		add("networks", n.ID+" "+n.Name)
+	}
+	links, err := e.link.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, devicePrefix) {
+			add("devices", l.Attrs().Name)
+		}
+	}
+	rules, err := firewallInventory()
+	if err != nil {
+		return nil, err
+	}
+	add("firewall", rules...)
+	forward, err := forwardInventory()
+	if err != nil {
+		return nil, err
+	}
+	add("firewall", forward...)
+	mounted, err := stateMounts(e.state, e.run)
+	if err != nil {
+		return nil, err
+	}
+	add("mounts", mounted...)
+	for _, dir := range []string{e.state, e.run} {
+		if err := e.listFiles(dir, func(name string) { add("files", name) }); err != nil {
+			return nil, err
+		}
+	}
+	for kind := range inv {
+		slices.Sort(inv[kind])
+	}
+	return inv, nil
+}
+
+// listFiles names the files of bottle's own that belong to some object.
+func (e *Engine) listFiles(dir string, add func(string)) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		switch {
+		case d.IsDir() && path == filepath.Join(e.state, builderDir):
+			return fs.SkipDir // a cache
+		case d.IsDir() && filepath.Dir(path) == dir && !strings.HasPrefix(name, "mount-"),
+			d.IsDir() && path == dir,
+			strings.HasPrefix(name, "init-") && filepath.Dir(path) == e.state,
+			strings.HasSuffix(name, ".lock"):
+			return nil // of the engine itself
+		}
+		add(path)
+		return nil
+	})
+}
+
+// stateMounts are the mounts below bottle's directories.
+func stateMounts(dirs ...string) ([]string, error) {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && slices.ContainsFunc(dirs, func(d string) bool { return within(fields[4], d) && fields[4] != d }) {
+			found = append(found, fields[4])
+		}
+	}
+	return found, nil
+}
