@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/containerd/errdefs"
 
@@ -50,3 +52,9 @@ func (b *Box) copyIn(ctx context.Context, dir string, entries ...archived) error
 
 // sameKind reports whether both are NotImplemented, or neither is.
 func sameKind(a, b error) bool { return errdefs.IsNotImplemented(a) == errdefs.IsNotImplemented(b) }
+
+// sha is the SHA-256 of content, as the probe prints it.
+func sha(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}

@@ -103,16 +103,24 @@ func (r Report) Summary() string {
 
 // warnAboutResolver notes when a leak through the engine's own resolver could
 // not be seen, because what it would forward to is not the world's name server.
-func (r *Report) warnAboutResolver(l world.Layout) {
+// It reports whether the host's name server is the recording one.
+func (r *Report) warnAboutResolver(l world.Layout) bool {
 	f, err := os.Open("/etc/resolv.conf")
 	if err != nil {
-		return
+		return false
 	}
+	recording := false
 	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 1 && fields[0] == "nameserver" && fields[1] != l.DNS.String() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if recording = fields[1] == l.DNS.String(); !recording {
 			r.Warnings = append(r.Warnings, fmt.Sprintf(
 				"this host's name server is %s and not the recording one: of what the engine's resolver forwards, only the answers are seen", fields[1]))
+			return false
 		}
 	}
+	return recording
 }

@@ -64,19 +64,21 @@ func Run(ctx context.Context, rt runtime.Runtime, opts Options) (Report, error) 
 
 // suite is a run of the suite.
 type suite struct {
-	rt      runtime.Runtime
-	opts    Options
-	name    string // begins the name of every object
-	tests   []Test
-	info    runtime.Info
-	image   string
-	world   world.World
-	temp    string // the process's temporary directory during the run
-	oldTemp string
-	current int
-	before  snapshot
-	begun   snapshot // of the host
-	report  Report
+	rt    runtime.Runtime
+	opts  Options
+	name  string // begins the name of every object
+	tests []Test
+	info  runtime.Info
+	image string
+	world world.World
+	// recordingResolver: this host's name server is the world's.
+	recordingResolver bool
+	temp              string // the process's temporary directory during the run
+	oldTemp           string
+	current           int
+	before            snapshot
+	begun             snapshot // of the host
+	report            Report
 }
 
 // begin prepares a run: what it makes, end removes.
@@ -116,14 +118,31 @@ func begin(ctx context.Context, rt runtime.Runtime, opts Options) (_ *suite, err
 		if s.world, err = world.Open(ctx, opts.World); err != nil {
 			return nil, err
 		}
-		s.report.warnAboutResolver(s.world.Layout())
+		s.recordingResolver = s.report.warnAboutResolver(s.world.Layout())
 	}
 	if err = s.loadProbe(ctx); err != nil {
 		return nil, err
 	}
+	if err = s.warmUp(ctx); err != nil {
+		return nil, fmt.Errorf("before the first test: %w", err)
+	}
 	s.before, err = s.snapshot(ctx)
 	s.begun = s.before.host()
 	return s, err
+}
+
+// warmUp makes and removes one of each thing: what an engine sets up at the
+// first network or container, and keeps, is no test's leftover.
+func (s *suite) warmUp(ctx context.Context) error {
+	e := &Env{Runtime: s.rt, Info: s.info, Image: s.image, suite: s, logf: s.opts.Logf}
+	inner, err := e.Network(ctx, true)
+	if err == nil {
+		var outer runtime.Network
+		if outer, err = e.Network(ctx, false); err == nil {
+			_, err = e.Box(ctx, inner, outer)
+		}
+	}
+	return errors.Join(err, e.clean(context.WithoutCancel(ctx)))
 }
 
 // ownTemp gives the process a temporary directory of its own, so that a file

@@ -44,7 +44,8 @@ func (t Test) Group() string {
 // All returns every test, in the order in which they are run.
 func All() []Test {
 	return slices.Concat(
-		infoTests, networkTests, addressTests,
+		infoTests, networkTests, addressTests, sealingTests, dnsTests, hostileTests, neighbourTests, egressTests,
+		runTests, failureTests, processTests, hardeningTests, limitTests, stopTests,
 	)
 }
 

@@ -169,7 +169,7 @@ func lateJoiners(ctx context.Context, e *Env, n runtime.Network) error {
 // knowsNot fails if a name resolves.
 func (b *Box) knowsNot(ctx context.Context, names ...string) error {
 	var results []probe.Resolved
-	if err := b.JSON(ctx, &results, append([]string{"resolve", "3s"}, names...)...); err != nil {
+	if err := b.JSON(ctx, &results, append([]string{"resolve", "1s"}, names...)...); err != nil {
 		return err
 	}
 	for _, r := range results {

@@ -96,6 +96,12 @@ func (e *Engine) create(spec runtime.ContainerSpec) (*container, error) {
 	return c, nil
 }
 
+// capabilities are the kernel's.
+var capabilities = strings.Fields("AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN " +
+	"DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD " +
+	"NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT " +
+	"SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM")
+
 // supported refuses what asks for a missing feature or an unknown runtime.
 func (e *Engine) supported(spec runtime.ContainerSpec) error {
 	asked := map[runtime.Feature]bool{
@@ -107,6 +113,11 @@ func (e *Engine) supported(spec runtime.ContainerSpec) error {
 	for _, f := range runtime.Features() {
 		if reason, missing := e.info.Missing[f]; missing && asked[f] {
 			return runtime.NotImplemented(f, reason)
+		}
+	}
+	for _, c := range spec.Capabilities {
+		if !slices.Contains(capabilities, strings.TrimPrefix(strings.ToUpper(c), "CAP_")) {
+			return invalid("there is no capability %q", c)
 		}
 	}
 	if spec.OCIRuntime != "" && !slices.Contains(e.info.OCIRuntimes, spec.OCIRuntime) {

@@ -67,6 +67,29 @@ func init() {
 			}
 			return c.done(f.Close())
 		},
+		// fill PATH SIZE: a file of that many bytes.
+		"fill": func(_ context.Context, c *Call) int {
+			size, err := strconv.ParseInt(c.arg(1), 10, 64)
+			if err != nil {
+				return c.done(err)
+			}
+			f, err := os.Create(c.arg(0))
+			if err != nil {
+				return c.done(err)
+			}
+			if _, err := io.Copy(f, Pattern(size)); err != nil {
+				return c.done(err)
+			}
+			return c.done(f.Close())
+		},
+		// copy FROM TO: content and mode.
+		"copy": func(_ context.Context, c *Call) int {
+			b, err := os.ReadFile(c.arg(0))
+			if err != nil {
+				return c.done(err)
+			}
+			return c.done(os.WriteFile(c.arg(1), b, 0o755))
+		},
 		"mkdir":   func(_ context.Context, c *Call) int { return c.done(os.MkdirAll(c.arg(0), 0o755)) },
 		"rm":      func(_ context.Context, c *Call) int { return c.done(os.RemoveAll(c.arg(0))) },
 		"symlink": func(_ context.Context, c *Call) int { return c.done(os.Symlink(c.arg(0), c.arg(1))) },

@@ -17,9 +17,9 @@ func init() {
 		"route": addRoute,
 		// addr CIDR IFACE: adds an address.
 		"addr": addAddress,
-		// frame IFACE DST-MAC SRC-IP DST-IP:PORT TOKEN: forges an Ethernet frame
-		// with a UDP datagram.
-		"frame": forgeFrame,
+		// frames IFACE TOKEN "DST-MAC SRC-IP DST-IP:PORT"…: forges Ethernet frames
+		// with a UDP datagram each.
+		"frames": forgeFrames,
 		// forbidden: tries what a sealed process must not be allowed to do.
 		"forbidden": forbidden,
 		// sysctl PATH VALUE: writes below /proc/sys.
@@ -136,33 +136,41 @@ func netlink(typ uint16, payload []byte) error {
 	return nil
 }
 
-func forgeFrame(_ context.Context, c *Call) int {
+func forgeFrames(_ context.Context, c *Call) int {
 	link, err := net.InterfaceByName(c.arg(0))
 	if err != nil {
 		return c.done(err)
 	}
-	mac, err := net.ParseMAC(c.arg(1))
-	if err != nil {
-		return c.done(err)
-	}
-	src, err := netip.ParseAddr(c.arg(2))
-	if err != nil {
-		return c.done(err)
-	}
-	dst, err := netip.ParseAddrPort(c.arg(3))
-	if err != nil {
-		return c.done(err)
-	}
-	packet := datagram(src, dst, []byte(c.arg(4)))
-	const ethIPv4 = 0x0800
 	fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return c.done(err)
 	}
 	defer func() { _ = syscall.Close(fd) }()
-	to := &syscall.SockaddrLinklayer{Protocol: ethIPv4>>8 | ethIPv4<<8&0xff00, Ifindex: link.Index, Halen: uint8(len(mac))}
-	copy(to.Addr[:], mac)
-	return c.done(syscall.Sendto(fd, packet, 0, to))
+	for _, frame := range c.rest(2) {
+		var to, from, at string
+		if _, err := fmt.Sscan(frame, &to, &from, &at); err != nil {
+			return c.done(err)
+		}
+		mac, err := net.ParseMAC(to)
+		if err != nil {
+			return c.done(err)
+		}
+		src, err := netip.ParseAddr(from)
+		if err != nil {
+			return c.done(err)
+		}
+		dst, err := netip.ParseAddrPort(at)
+		if err != nil {
+			return c.done(err)
+		}
+		const ethIPv4 = 0x0800
+		addr := &syscall.SockaddrLinklayer{Protocol: ethIPv4>>8 | ethIPv4<<8&0xff00, Ifindex: link.Index, Halen: uint8(len(mac))}
+		copy(addr.Addr[:], mac)
+		if err := syscall.Sendto(fd, datagram(src, dst, []byte(c.arg(1))), 0, addr); err != nil {
+			return c.done(err)
+		}
+	}
+	return 0
 }
 
 // datagram is an IPv4 packet with a UDP datagram (without its checksum, which

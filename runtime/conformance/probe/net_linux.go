@@ -27,6 +27,8 @@ func init() {
 		"dial": dial,
 		// listen TARGET…: echoes what arrives on "tcp ADDR:PORT" and "udp ADDR:PORT".
 		"listen": listen,
+		// record "udp ADDR:PORT": prints what arrives.
+		"record": record,
 		// resolve TIMEOUT NAME…: as a program does it, by hosts file and resolv.conf.
 		"resolve": resolve,
 		// dns TIMEOUT NAME SERVER…: asks each server, for A, AAAA and TXT, by UDP and
@@ -129,10 +131,11 @@ func ping(ctx context.Context, addr, token string) (string, error) {
 	if ip.Is6() {
 		network, request, reply = "ip6:ipv6-icmp", 128, 129
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	dialled, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {
 		return "", err
 	}
+	conn := dialled.(*net.IPConn)
 	defer func() { _ = conn.Close() }()
 	id := uint16(os.Getpid())
 	m := []byte{request, 0, 0, 0}
@@ -150,7 +153,7 @@ func ping(ctx context.Context, addr, token string) (string, error) {
 	}
 	b := make([]byte, 2048)
 	for {
-		n, err := conn.Read(b)
+		n, _, err := conn.ReadFrom(b) // without the IP header
 		if err != nil {
 			return "", err
 		}
@@ -216,6 +219,23 @@ func listen(ctx context.Context, c *Call) int {
 	}
 	_, _ = fmt.Fprintln(c.Stdout, "ready")
 	return sleep(ctx, &Call{Args: []string{"sleep"}})
+}
+
+func record(_ context.Context, c *Call) int {
+	network, addr, _ := strings.Cut(c.arg(0), " ")
+	p, err := net.ListenPacket(network, addr)
+	if err != nil {
+		return c.done(err)
+	}
+	_, _ = fmt.Fprintln(c.Stdout, "ready")
+	b := make([]byte, 65536)
+	for {
+		n, _, err := p.ReadFrom(b)
+		if err != nil {
+			return c.done(err)
+		}
+		_, _ = fmt.Fprintf(c.Stdout, "got %s\n", b[:n])
+	}
 }
 
 func resolve(ctx context.Context, c *Call) int {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func init() {
@@ -22,9 +23,13 @@ func init() {
 		"status": status,
 		// ps: the processes that can be seen.
 		"ps": func(_ context.Context, c *Call) int { return c.json(processes()) },
-		// kill SIGNAL: this process, by number.
-		"kill": func(_ context.Context, c *Call) int {
-			if err := syscall.Kill(os.Getpid(), syscall.Signal(atoi(c.arg(0)))); err != nil {
+		// raise SIGNAL: ends this process by the signal, given by number.
+		"raise": func(_ context.Context, c *Call) int {
+			// Go's runtime catches most signals and would print or exit in its own way:
+			// without a handler the kernel's default holds.
+			s := syscall.Signal(atoi(c.arg(0)))
+			defaultAction(s)
+			if err := syscall.Kill(os.Getpid(), s); err != nil {
 				return c.done(err)
 			}
 			time.Sleep(time.Hour) // until it is delivered
@@ -230,4 +235,12 @@ func openFiles(_ context.Context, c *Call) int {
 		n++
 	}
 	return c.json(n)
+}
+
+// defaultAction removes the handler of a signal.
+func defaultAction(s syscall.Signal) {
+	// The kernel's sigaction with SIG_DFL is all zeros; the last argument is the
+	// size of its mask.
+	var action [64]byte
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
 }
