@@ -28,6 +28,7 @@ type Bottle struct {
 	rt        runtime.Runtime
 	container string
 	launch    string
+	user      string // as specified
 	report    reporter
 
 	mu   sync.Mutex

@@ -102,7 +102,7 @@ func (b *Bottle) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.container = c.ID
+	b.container, b.user = c.ID, c.Labels[LabelUser]
 	if text := c.Labels[LabelCommand]; text != "" {
 		if err := json.Unmarshal([]byte(text), &b.Command); err != nil {
 			return fmt.Errorf("bottle %s: its label %s is not readable: %w", b.Name, LabelCommand, err)

@@ -12,6 +12,8 @@ const (
 	LabelRole = "dev.bottle.role"
 	// LabelCommand is the agent's command, as a JSON list.
 	LabelCommand = "dev.bottle.command"
+	// LabelUser is the user that the agent runs as, as it was specified.
+	LabelUser = "dev.bottle.user"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
 	// LabelSource is the digest of where an image was built from: images with one

@@ -263,7 +263,7 @@ func (l *launch) runAgent(ctx context.Context) error {
 		return err
 	}
 	labels := l.labels(RoleAgent)
-	labels[LabelCommand] = string(encoded)
+	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
 	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
@@ -309,12 +309,10 @@ func (l *launch) command() ([]string, error) {
 	return command, nil
 }
 
+func (l *launch) userSpec() string { return orDefault(l.plan.User, l.image.Config.User) }
+
 func (l *launch) findUser(ctx context.Context) (err error) {
-	spec := l.plan.User
-	if spec == "" {
-		spec = l.image.Config.User
-	}
-	l.user, err = resolveUser(ctx, l.rt, l.container.ID, spec)
+	l.user, err = resolveUser(ctx, l.rt, l.container.ID, l.userSpec())
 	// The home directory that the environment names is the one that counts.
 	for _, env := range []string{imageEnv(l.image.Config.Env, "HOME"), l.plan.Env["HOME"], l.opts.Secrets.values["HOME"]} {
 		if path.IsAbs(env) {
@@ -381,7 +379,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		undo: &l.undo, report: l.report,
+		user: l.userSpec(), undo: &l.undo, report: l.report,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -363,7 +364,11 @@ func TestWhatCannotBeRemovedIsReportedBesideTheLaunchsOwnError(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := b.launch(t.Context(), wholeText, core.Wishes{})
+	plan, secrets := b.plan(wholeText, core.Wishes{})
+	// Little time to clear up: further attempts would fail as well.
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := core.Launch(t.Context(), b.rt, plan, core.LaunchOptions{Secrets: secrets, Teardown: short})
 	var launch *core.LaunchError
 	if !errors.As(err, &launch) || !errors.Is(launch.Err, errBoom) || !errors.Is(launch.Teardown, stuck) {
 		t.Fatalf("got %v", err)

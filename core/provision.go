@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -65,7 +66,7 @@ func makeParents(w *tar.Writer, name string, made map[string]bool, owner account
 			continue
 		}
 		made[dir] = true
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, Uid: owner.UID, Gid: owner.GID, Format: tar.FormatPAX})
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, Uid: owner.UID, Gid: owner.GID, ModTime: time.Now(), Format: tar.FormatPAX})
 		if err != nil {
 			return err
 		}
@@ -159,7 +160,7 @@ func treeItem(tree *workspace.Tree, target string, owner account) item {
 }
 
 func header(name string, mode uint32, owner account) *tar.Header {
-	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Uid: owner.UID, Gid: owner.GID, Format: tar.FormatPAX}
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Uid: owner.UID, Gid: owner.GID, ModTime: time.Now(), Format: tar.FormatPAX}
 }
 
 func writeFile(w *tar.Writer, source string, h *tar.Header) error {

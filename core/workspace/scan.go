@@ -22,6 +22,8 @@ type Options struct {
 	Ignore []string
 	// NoGitIgnore leaves .gitignore files unread.
 	NoGitIgnore bool
+	// All leaves no ignore file read.
+	All bool
 }
 
 // Tree is what belongs to the copy, as it was when it was scanned.
@@ -49,6 +51,7 @@ const maxUnreadable = 10
 type scanner struct {
 	tree    *Tree
 	ignores ignores
+	all     bool
 	errs    *multierror.Error
 }
 
@@ -69,13 +72,13 @@ func Scan(ctx context.Context, root string, opts Options) (*Tree, error) {
 	if !info.IsDir() {
 		return nil, &fs.PathError{Op: "copy", Path: root, Err: errors.New("it is not a directory")}
 	}
-	s := scanner{tree: &Tree{Root: root, top: entry{mode: info.Mode(), mtime: info.ModTime()}}}
+	s := scanner{all: opts.All, tree: &Tree{Root: root, top: entry{mode: info.Mode(), mtime: info.ModTime()}}}
 	for _, line := range opts.Ignore {
 		if p, ok := parsePattern(line); ok {
 			s.ignores.manifest = append(s.ignores.manifest, rules{patterns: []pattern{p}})
 		}
 	}
-	if s.ignores.useGit = !opts.NoGitIgnore; s.ignores.useGit {
+	if s.ignores.useGit = !opts.NoGitIgnore && !opts.All; s.ignores.useGit {
 		if err := s.ignores.above(root); err != nil {
 			return nil, err
 		}
@@ -107,10 +110,12 @@ func (s *scanner) dir(ctx context.Context, dir string) error {
 	if err != nil {
 		return s.unreadable(err)
 	}
-	leave, err := s.ignores.enter(s.tree.Root, dir)
-	defer leave()
-	if err != nil {
-		return s.unreadable(err)
+	if !s.all {
+		leave, err := s.ignores.enter(s.tree.Root, dir)
+		defer leave()
+		if err != nil {
+			return s.unreadable(err)
+		}
 	}
 	for _, f := range files {
 		name := path.Join(dir, f.Name())

@@ -58,6 +58,7 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 	if err != nil {
 		return err
 	}
+	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
@@ -94,6 +95,8 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 		switch {
 		case r.err == nil:
 			done[r.step.Name] = true
+		case parent.Err() != nil:
+			// Whatever it says, it was told to stop.
 		case ctx.Err() == nil || !ended(ctx, r.err):
 			failures = append(failures, &StepError{Step: r.step.Name, Object: r.step.Object, Err: r.err})
 			cancel(errStopped)

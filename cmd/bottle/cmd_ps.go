@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/bottle-run/bottle/core"
+)
+
+func newPsCommand(f *factory, do func() error) *cli.Command {
+	return &cli.Command{
+		Name:  "ps",
+		Usage: "list bottles",
+		Action: func(c *cli.Context) error {
+			if err := arity(c, 0, 0); err != nil {
+				return err
+			}
+			if err := f.noCommand("ps"); err != nil {
+				return err
+			}
+			if do != nil {
+				return do()
+			}
+			return f.ps()
+		},
+	}
+}
+
+// ps is bottle ps.
+func (f *factory) ps() error {
+	sig := f.signals()
+	defer sig.stop()
+	rt, err := f.connect(sig.work)
+	if err != nil {
+		return interruptedOr(sig.work, err)
+	}
+	defer func() { _ = rt.Close() }()
+	list, err := core.List(sig.work, rt)
+	if err != nil {
+		return interruptedOr(sig.work, err)
+	}
+	if f.globals.JSON {
+		for _, s := range list {
+			if err := f.io.json(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(f.io.Stdout, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "NAME\tAGENT\tSTATE\tAGE") // Flush tells
+	for _, s := range list {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), s.State, time.Since(s.Created).Round(time.Second))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/bottle-run/bottle/core"
+)
+
+// runOptions are those of bottle run.
+type runOptions struct {
+	Agent     string
+	Name      string
+	Command   []string
+	Workspace *string
+	Env       []string
+	Detach    bool
+	DryRun    bool
+	NoCache   bool
+	TTY       *bool
+}
+
+// newRunCommand describes bottle run. do is called with the options instead of
+// running, if it is not nil: tests read them.
+func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "bring an agent's bottle up, run the agent in it, and remove it",
+		ArgsUsage: "[AGENT] [-- CMD...]",
+		Description: "The agent may be left out if the manifest has only one. Its command, or CMD, runs in\n" +
+			"the bottle with your terminal, and its exit status is passed on.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "the bottle's `NAME`; it is an error if it is taken"},
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the bottle running, idle, and print its name"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "print what would be done, and do nothing"},
+			&cli.StringFlag{Name: "workspace", Usage: "copy `DIR` in, instead of the manifest's workspace"},
+			&cli.BoolFlag{Name: "no-workspace", Usage: "copy no workspace in"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]`; without a value, the host's"},
+			&cli.BoolFlag{Name: "no-cache", Usage: "build the image anew"},
+			ttyFlag, noTTYFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := arity(c, 0, 1); err != nil {
+				return err
+			}
+			opts := runOptions{
+				Agent: c.Args().First(), Name: c.String("name"), Command: f.command, Env: c.StringSlice("env"),
+				Detach: c.Bool("detach"), DryRun: c.Bool("dry-run"), NoCache: c.Bool("no-cache"), TTY: ttyWish(c),
+			}
+			switch {
+			case c.IsSet("workspace") && c.Bool("no-workspace"):
+				return usageErrorf("--workspace and --no-workspace exclude each other")
+			case c.IsSet("workspace") && c.String("workspace") == "":
+				return usageErrorf("--workspace needs a directory")
+			case c.IsSet("workspace"):
+				dir := c.String("workspace")
+				opts.Workspace = &dir
+			case c.Bool("no-workspace"):
+				opts.Workspace = new(string)
+			}
+			switch {
+			case f.command != nil && len(f.command) == 0:
+				return usageErrorf("there is no command after --")
+			case opts.Detach && f.command != nil:
+				return usageErrorf("--detach runs no command: run it with bottle exec NAME -- CMD")
+			}
+			if do != nil {
+				return do(opts)
+			}
+			return f.run(opts)
+		},
+	}
+}
+
+var (
+	ttyFlag   = &cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal, even if you have none"}
+	noTTYFlag = &cli.BoolFlag{Name: "no-tty", Aliases: []string{"T"}, Usage: "give the command no terminal"}
+)
+
+// ttyWish is what the user said about a terminal, or nil.
+func ttyWish(c *cli.Context) *bool {
+	yes, no := true, false
+	switch {
+	case c.Bool("no-tty"):
+		return &no
+	case c.Bool("tty"):
+		return &yes
+	}
+	return nil
+}
+
+// run is bottle run.
+func (f *factory) run(opts runOptions) error {
+	host, err := f.host()
+	if err != nil {
+		return err
+	}
+	m, err := f.manifest(host)
+	if err != nil {
+		return err
+	}
+	plan, secrets, err := core.NewPlan(m, host, core.Wishes{
+		Agent: opts.Agent, Name: opts.Name, Command: opts.Command, Workspace: opts.Workspace, Env: opts.Env, NoCache: opts.NoCache,
+	})
+	if err != nil {
+		return err
+	}
+	if opts.DryRun {
+		if f.globals.JSON {
+			return f.io.json(plan)
+		}
+		return plan.WriteText(f.io.Stdout)
+	}
+	sig := f.signals()
+	defer sig.stop()
+	rt, err := f.connect(sig.work)
+	if err != nil {
+		return interruptedOr(sig.work, err)
+	}
+	defer func() { _ = rt.Close() }()
+	observe, done := f.observer()
+	defer done()
+	clearing, cancel := sig.clearing()
+	defer cancel()
+	b, err := core.Launch(sig.work, rt, plan, core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing})
+	done()
+	if err != nil {
+		return err
+	}
+	if opts.Detach {
+		b.Detach()
+		if f.globals.JSON {
+			return f.io.json(map[string]any{"name": b.Name, "agent": b.Agent})
+		}
+		_, err := fmt.Fprintln(f.io.Stdout, b.Name)
+		return err
+	}
+	return f.attachAndClose(sig, b, attachOptions{TTY: opts.TTY})
+}
+
+// attachAndClose runs the agent's command and removes the bottle, whatever came
+// of it. The command's status counts more than what could not be removed, which
+// is said in any case.
+func (f *factory) attachAndClose(sig *signals, b *core.Bottle, opts attachOptions) error {
+	ran := f.attach(sig.work, b, opts)
+	// The teardown has its own time, however long the agent ran.
+	clearing, cancel := sig.clearing()
+	defer cancel()
+	closed := b.Close(clearing)
+	var status statusError
+	switch {
+	case closed == nil:
+		return ran
+	case errors.As(ran, &status):
+		code, kind := exitCode(closed)
+		f.io.fail(closed, kind, code, f.globals.JSON)
+		return ran
+	case ran == nil:
+		return closed
+	}
+	return &core.LaunchError{Err: ran, Teardown: closed}
+}
+
+// interruptedOr is the signal that ended ctx, or err.
+func interruptedOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
