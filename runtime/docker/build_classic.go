@@ -116,6 +116,8 @@ func (b *classicBuild) follow(text string) {
 	if text == "" {
 		return
 	}
+	// What a step writes to stderr comes in red.
+	text = strings.NewReplacer("\x1b[91m", "", "\x1b[0m", "").Replace(text)
 	_, _ = io.WriteString(b.progress, text) // a writer that fails does not fail the build
 	line := strings.TrimRight(text, "\n")
 	if m := stepLine.FindStringSubmatch(line); m != nil {
@@ -124,7 +126,7 @@ func (b *classicBuild) follow(text string) {
 		b.containers = append(b.containers, m[1])
 	} else if m := imageLine.FindStringSubmatch(line); m != nil {
 		b.images = append(b.images, m[1])
-	} else {
+	} else if !strings.HasPrefix(line, "Removing intermediate container ") {
 		_, _ = io.WriteString(b.out, text)
 	}
 }

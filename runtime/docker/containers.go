@@ -33,10 +33,25 @@ func (e *engine) find(ctx context.Context, name string) (container.InspectRespon
 // own finds a container that bottle made; another one is PermissionDenied.
 func (e *engine) own(ctx context.Context, name string) (container.InspectResponse, error) {
 	c, err := e.find(ctx, name)
-	if err == nil && (c.Config == nil || !managed(c.Config.Labels)) {
+	if err == nil && (c.Config == nil || !ownContainer(c.Config.Labels)) {
 		err = errForeign("container")
 	}
 	return c, err
+}
+
+// labelContainer tells a container that bottle made from one that somebody made
+// of an image of bottle's: the daemon gives a container its image's labels too.
+const labelContainer = "dev.bottle.docker.container"
+
+func ownContainer(labels map[string]string) bool {
+	return managed(labels) && labels[labelContainer] == "true"
+}
+
+// containerLabels is a copy of labels with bottle's own.
+func containerLabels(labels map[string]string) map[string]string {
+	out := withManaged(labels)
+	out[labelContainer] = "true"
+	return out
 }
 
 // InspectContainer describes a container of bottle's.
@@ -55,7 +70,7 @@ func (e *engine) InspectContainer(ctx context.Context, name string) (runtime.Con
 // ListContainers lists bottle's containers, oldest first.
 func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]runtime.Container, error) {
 	const op = "list containers"
-	res, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(filter)})
+	res, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(filter).Add("label", labelContainer+"=true")})
 	if err != nil {
 		return nil, fail(ctx, op, "", err)
 	}
@@ -85,6 +100,7 @@ func toContainer(c container.InspectResponse) runtime.Container {
 	out.Created, _ = time.Parse(time.RFC3339Nano, c.Created) // the zero time says as much as an error would
 	if c.Config != nil {
 		out.Image, out.Labels = c.Config.Image, maps.Clone(c.Config.Labels)
+		delete(out.Labels, labelContainer)
 	}
 	if s := c.State; s != nil {
 		switch s.Status {

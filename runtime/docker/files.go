@@ -48,7 +48,7 @@ func (e *engine) fillVolume(ctx context.Context, spec runtime.ContainerSpec) (*f
 		return e.cli.ContainerCreate(ctx, client.ContainerCreateOptions{
 			Name: spec.Name + ".files." + strings.ToLower(rand.Text()[:8]),
 			Config: &container.Config{
-				Image: spec.Image, Entrypoint: []string{volumeDir}, Labels: withManaged(spec.Labels),
+				Image: spec.Image, Entrypoint: []string{volumeDir}, Labels: containerLabels(spec.Labels),
 				Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 			},
 			HostConfig: &container.HostConfig{

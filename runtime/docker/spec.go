@@ -28,7 +28,7 @@ func containerConfig(spec runtime.ContainerSpec) *container.Config {
 		WorkingDir: spec.WorkDir,
 		Tty:        spec.TTY,
 		Env:        environment(spec.Env),
-		Labels:     withManaged(spec.Labels),
+		Labels:     containerLabels(spec.Labels),
 		StopSignal: spec.StopSignal,
 		// An image's own check would run commands that nobody asked for.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},

@@ -1,0 +1,188 @@
+package docker_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/docker"
+)
+
+// testEngine opens the engine and leaves it as it was.
+func testEngine(t *testing.T) runtime.Runtime {
+	t.Helper()
+	rt := openEngine(t)
+	t.Cleanup(func() { _ = rt.Close() })
+	unchanged(t, rt)
+	busybox(t, rt)
+	return rt
+}
+
+func testHost() string { return os.Getenv("BOTTLE_TEST_DOCKER_HOST") }
+
+// TestNameRaceAmongConnections stands for processes: nothing is shared but the
+// daemon, which in these versions accepts two networks of a name.
+func TestNameRaceAmongConnections(t *testing.T) {
+	rt := testEngine(t)
+	for round := range 3 {
+		const racers = 8
+		var wg sync.WaitGroup
+		results := make([]error, racers)
+		networks := make([]runtime.Network, racers)
+		for i := range racers {
+			wg.Go(func() {
+				one, err := docker.Driver{}.Open(t.Context(), runtime.Options{Host: testHost()})
+				if err != nil {
+					results[i] = err
+					return
+				}
+				defer one.Close() //nolint:errcheck // a test's
+				networks[i], results[i] = one.CreateNetwork(t.Context(), runtime.NetworkSpec{Name: "dk-race", Internal: i%2 == 0})
+			})
+		}
+		wg.Wait()
+		winners := 0
+		for i, err := range results {
+			switch {
+			case err == nil:
+				winners++
+				must(t, rt.RemoveNetwork(t.Context(), networks[i].ID))
+			case !errdefs.IsAlreadyExists(err):
+				t.Errorf("round %d: %v", round, err)
+			}
+		}
+		if winners != 1 {
+			t.Errorf("round %d: %d of %d won", round, winners, racers)
+		}
+	}
+}
+
+func TestReadOnlyContainerTakesItsVolumeAlong(t *testing.T) {
+	rt := testEngine(t)
+	for _, autoRemove := range []bool{false, true} {
+		c := run(t, rt, runtime.ContainerSpec{
+			Name: "dk-readonly", ReadOnly: true, AutoRemove: autoRemove,
+			Files: []runtime.File{
+				{Path: "/top", Content: []byte("one"), Mode: 0o640, UID: 12, GID: 34},
+				{Path: "/etc/deep/er/file", Content: []byte("two"), Mode: 0o755},
+			},
+		})
+		got, _ := sh(t, rt, c.ID, "busybox stat -c '%a %u %g' /top /etc/deep/er/file /etc/deep; busybox cat /etc/deep/er/file")
+		if want := "640 12 34\n755 0 0\n755 0 0\ntwo"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		for _, file := range []string{"/new", "/etc/deep/er/file", "/etc/deep/er/new", "/.bottle/new"} {
+			if out, status := sh(t, rt, c.ID, "echo x > "+file); status == 0 {
+				t.Errorf("%s can be written to: %s", file, out)
+			}
+		}
+		must(t, rt.Stop(t.Context(), c.ID, 5*time.Second))
+		if autoRemove {
+			must(t, rt.RemoveContainer(t.Context(), c.ID)) // returns when it has gone
+		}
+		must(t, rt.RemoveContainer(t.Context(), c.ID))
+	}
+}
+
+func TestCancelledExecInAReadOnlyContainer(t *testing.T) {
+	rt := testEngine(t)
+	for _, readOnly := range []bool{false, true} {
+		c := run(t, rt, runtime.ContainerSpec{Name: "dk-cancel", ReadOnly: readOnly, User: "1234:1234"})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := rt.Exec(ctx, c.ID, runtime.ExecSpec{Command: []string{"sh", "-c", "(busybox sleep 1001 &); busybox setsid busybox sleep 1002 & busybox sleep 1003"}})
+		cancel()
+		if err == nil || ctx.Err() == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) || strings.Contains(err.Error(), "killed") {
+			t.Errorf("read-only %v: %v", readOnly, err)
+		}
+		if out, _ := sh(t, rt, c.ID, "busybox ps"); strings.Contains(out, "sleep 100") && strings.Count(out, "sleep 100") > strings.Count(out, "sleep 1000") {
+			t.Errorf("read-only %v: processes are left:\n%s", readOnly, out)
+		}
+		must(t, rt.RemoveContainer(t.Context(), c.ID))
+	}
+}
+
+func TestForeignObjectsAreLeftAlone(t *testing.T) {
+	rt := testEngine(t)
+	e, err := docker.OpenForTest(t.Context(), testHost())
+	must(t, err)
+	cleanup(t, func(context.Context) error { return e.Close() })
+	ctx := t.Context()
+	n, err := e.API().NetworkCreate(ctx, "dk-foreign", client.NetworkCreateOptions{Driver: "bridge"})
+	must(t, err)
+	cleanup(t, func(ctx context.Context) error {
+		_, err := e.API().NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+		return err
+	})
+	c, err := e.API().ContainerCreate(ctx, client.ContainerCreateOptions{Name: "dk-foreign", Config: &container.Config{Image: testImage}, HostConfig: &container.HostConfig{NetworkMode: "none"}})
+	must(t, err)
+	cleanup(t, func(ctx context.Context) error {
+		_, err := e.API().ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
+		return err
+	})
+	_, err = e.API().ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
+	must(t, err)
+
+	for what, err := range map[string]error{
+		"remove network":   rt.RemoveNetwork(ctx, "dk-foreign"),
+		"remove container": rt.RemoveContainer(ctx, "dk-foreign"),
+		"stop":             rt.Stop(ctx, "dk-foreign", time.Second),
+		"kill":             rt.Kill(ctx, "dk-foreign", "SIGKILL"),
+		"exec":             second(rt.Exec(ctx, "dk-foreign", runtime.ExecSpec{Command: []string{"busybox", "true"}})),
+		"copy to":          rt.CopyTo(ctx, "dk-foreign", "/", strings.NewReader(strings.Repeat("\x00", 1024))),
+		"attach":           second(rt.Run(ctx, runtime.ContainerSpec{Name: "dk-own", Image: testImage, Networks: []runtime.NetworkAttachment{{Network: "dk-foreign"}}})),
+	} {
+		if !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%s: %v, want PermissionDenied", what, err)
+		}
+	}
+	for what, err := range map[string]error{
+		"inspect network":   second(rt.InspectNetwork(ctx, "dk-foreign")),
+		"inspect container": second(rt.InspectContainer(ctx, "dk-foreign")),
+		"beginning of ID":   second(rt.InspectContainer(ctx, c.ID[:12])),
+	} {
+		if !errdefs.IsNotFound(err) {
+			t.Errorf("%s: %v, want NotFound", what, err)
+		}
+	}
+	if got, err := e.API().ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{}); err != nil || !got.Container.State.Running {
+		t.Errorf("the foreign container was harmed: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestCancelledRunLeavesNothing cancels at many moments, each a little later.
+func TestCancelledRunLeavesNothing(t *testing.T) {
+	rt := testEngine(t)
+	n := network(t, rt, runtime.NetworkSpec{Name: "dk-cancelrun", Internal: true})
+	finished := false
+	for after := time.Millisecond; !finished; after = after*3/2 + time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		c, err := rt.Run(ctx, runtime.ContainerSpec{
+			Name: "dk-cancelrun", Image: testImage, ReadOnly: after.Milliseconds()%2 == 0,
+			Networks: []runtime.NetworkAttachment{{Network: n.Name}},
+			Files:    []runtime.File{{Path: "/x", Content: []byte("x")}},
+		})
+		cancel()
+		if err == nil {
+			finished = true
+			must(t, rt.RemoveContainer(t.Context(), c.ID))
+		}
+		list, err := rt.ListContainers(t.Context(), runtime.Filter{})
+		must(t, err)
+		for _, c := range list {
+			if strings.HasPrefix(c.Name, "dk-cancelrun") {
+				t.Errorf("cancelled after %v: container %s was left behind", after, c.Name)
+				must(t, rt.RemoveContainer(t.Context(), c.ID))
+			}
+		}
+	}
+}
