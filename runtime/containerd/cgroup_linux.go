@@ -71,3 +71,10 @@ func oomKilled(id string) bool {
 	}
 	return false
 }
+
+// hybridCgroups reports whether both versions are mounted.
+func hybridCgroups() bool {
+	var st unix.Statfs_t
+	return controllers().version == "1" &&
+		unix.Statfs(cgroupRoot+"/unified", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}

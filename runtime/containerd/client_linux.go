@@ -142,10 +142,17 @@ func (e *Engine) prepare(ctx context.Context) error {
 	if e.snapshotter, err = e.pickSnapshotter(ctx); err != nil {
 		return err
 	}
+	if err := e.openLink(); err != nil {
+		return err
+	}
+	e.sweep(ctx)
+	return nil
+}
+
+func (e *Engine) openLink() (err error) {
 	if e.link, err = netlink.NewHandle(); err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
-	e.sweep(ctx)
 	return nil
 }
 

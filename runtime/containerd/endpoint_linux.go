@@ -136,13 +136,13 @@ func macOf(addr netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0xb0, a[0], a[1], a[2], a[3]}
 }
 
-// attach gives the network namespace of a process its devices, opens their ports
-// and tells the other containers the name.
-func (e *Engine) attach(ctx context.Context, pid uint32, endpoints []*endpoint) error {
+// attach gives a network namespace its devices, opens their ports and tells the
+// other containers the name.
+func (e *Engine) attach(ctx context.Context, path string, endpoints []*endpoint) error {
 	if len(endpoints) == 0 {
 		return nil
 	}
-	space, err := netns.GetFromPath(fmt.Sprintf("/proc/%d/ns/net", pid))
+	space, err := netns.GetFromPath(path)
 	if err != nil {
 		return fmt.Errorf("open the container's network namespace: %w", err)
 	}
@@ -173,11 +173,6 @@ func (e *Engine) attach(ctx context.Context, pid uint32, endpoints []*endpoint) 
 			return fmt.Errorf("add the route through network %q: %w", ep.Network, err)
 		}
 		routed = true
-	}
-	if lo, err := inside.LinkByName("lo"); err != nil {
-		return fmt.Errorf("find the loopback device: %w", err)
-	} else if err := inside.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("start the loopback device: %w", err)
 	}
 	return e.writeHosts(endpoints)
 }

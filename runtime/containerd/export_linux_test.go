@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"os"
 	"testing"
 
 	"github.com/bottle-run/bottle/runtime"
@@ -9,7 +10,11 @@ import (
 // OpenForTest opens the engine that the environment names.
 func OpenForTest(t *testing.T) runtime.Runtime {
 	t.Helper()
-	rt, err := Driver{}.Open(t.Context(), runtime.Options{Host: needEngine(t)})
+	host := needEngine(t)
+	if wrapper := os.Getenv("BOTTLE_TEST_RUNSC"); wrapper != "" {
+		t.Setenv(ociVariable+"RUNSC", wrapper)
+	}
+	rt, err := Driver{}.Open(t.Context(), runtime.Options{Host: host})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -27,7 +26,7 @@ func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 		OCIRuntimes: []string{"runc"}, DefaultRuntime: "runc", Missing: map[runtime.Feature]string{},
 	}
 	for _, name := range ociRuntimes {
-		if _, err := exec.LookPath(name); err == nil && !slices.Contains(info.OCIRuntimes, name) {
+		if _, err := ociRuntime(name); err == nil && !slices.Contains(info.OCIRuntimes, name) {
 			info.OCIRuntimes = append(info.OCIRuntimes, name)
 		}
 	}
@@ -38,8 +37,8 @@ func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 			info.Missing[feature] = reason
 		}
 	}
-	if !slices.Contains(info.OCIRuntimes, "runsc") {
-		info.Missing[runtime.FeatureGVisor] = "runsc is not in PATH"
+	if _, err := ociRuntime("runsc"); err != nil {
+		info.Missing[runtime.FeatureGVisor] = err.Error()
 	}
 	if !have.swap && have.missing("memory") == "" {
 		info.Warnings = append(info.Warnings, "This kernel does not account for swap: a memory limit does not bound swap.")

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/containerd/internal/builder"
 )
 
 // Inventory implements [runtime.Runtime].
@@ -61,7 +62,8 @@ func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
 		return nil, err
 	}
 	for _, l := range leases {
-		if !e.builds.owns(l.ID, l.Labels) {
+		// Those of the builder are its cache's.
+		if _, cache := l.Labels[builder.LabelBuilder]; !cache {
 			add("leases", l.ID)
 		}
 	}

@@ -27,6 +27,8 @@ import (
 type network struct {
 	runtime.Network
 	Bridge string
+	// Step marks the network of a build's step, which is nobody else's concern.
+	Step bool `json:",omitempty"`
 }
 
 // lockNetworks takes the lock under which addresses, devices, rules and hosts
@@ -275,6 +277,9 @@ func (e *Engine) dropNetwork(n *network) error {
 // InspectNetwork implements [runtime.Networks].
 func (e *Engine) InspectNetwork(ctx context.Context, name string) (runtime.Network, error) {
 	n, err := e.findNetwork(name)
+	if err == nil && n.Step {
+		err = notFound("no network of that name")
+	}
 	if err != nil {
 		return runtime.Network{}, wrap(ctx, "inspect network", name, err)
 	}
@@ -289,7 +294,7 @@ func (e *Engine) ListNetworks(ctx context.Context, filter runtime.Filter) ([]run
 	}
 	list := []runtime.Network{}
 	for _, n := range networks {
-		if filter.Match(n.Labels) {
+		if !n.Step && filter.Match(n.Labels) {
 			list = append(list, n.Network)
 		}
 	}

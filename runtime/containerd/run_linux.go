@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
-	"slices"
+	"sync"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -99,6 +98,17 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 			Network: ep.Network, Address: ep.Address, Aliases: spec.Networks[i].Aliases,
 		})
 	}
+	space, err := newNetspace()
+	if err != nil {
+		return none, err
+	}
+	// The container's process holds it once there is one.
+	defer func() { err = errors.Join(err, space.Close()) }()
+	// Meanwhile the rest is made. Whatever comes of that, this is waited for.
+	attached := make(chan error, 1)
+	go func() { attached <- e.attach(ctx, space.path(), endpoints) }()
+	joined := sync.OnceValue(func() error { return <-attached })
+	defer func() { _ = joined() }()
 	var program []byte
 	if !spec.NoInit {
 		if program, err = initProgram(goruntime.GOARCH); err != nil {
@@ -112,24 +122,26 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 	if err != nil {
 		return none, err
 	}
-	oci, err := e.fill(ctx, c.ID, spec, img, mounts)
+	oci, err := e.fill(ctx, c.ID, spec, img, mounts, space.path())
 	if err != nil {
 		return none, err
 	}
 	if err := e.create(ctx, c, oci, binary); err != nil {
 		return none, err
 	}
-	pid, err := e.createTask(ctx, c, oci, mounts, binary)
-	if err != nil {
-		return none, startError(spec, err)
-	}
-	if err := e.attach(ctx, pid, endpoints); err != nil {
-		return none, err
-	}
-	if spec.AutoRemove {
-		if err := e.watch(c.ID); err != nil {
-			return none, err
+	watched := make(chan error, 1)
+	go func() {
+		if !spec.AutoRemove {
+			watched <- nil
+			return
 		}
+		watched <- e.ensureWatcher(ctx)
+	}()
+	if err := e.createTask(ctx, c, oci, mounts, binary); err != nil {
+		return none, errors.Join(startError(spec, err), <-watched)
+	}
+	if err := errors.Join(joined(), <-watched); err != nil {
+		return none, err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return none, err
@@ -195,7 +207,7 @@ func (e *Engine) prepareSnapshot(ctx context.Context, id string, img *image, unp
 
 // fill puts the files into a new container's root, and reads there what its
 // specification depends on.
-func (e *Engine) fill(ctx context.Context, id string, spec runtime.ContainerSpec, img *image, mounts []mount.Mount) (_ *specs.Spec, err error) {
+func (e *Engine) fill(ctx context.Context, id string, spec runtime.ContainerSpec, img *image, mounts []mount.Mount, network string) (_ *specs.Spec, err error) {
 	root, err := e.openSnapshot(mounts)
 	if err != nil {
 		return nil, err
@@ -204,7 +216,7 @@ func (e *Engine) fill(ctx context.Context, id string, spec runtime.ContainerSpec
 	if err := root.putFiles(ctx, spec.Files); err != nil {
 		return nil, err
 	}
-	oci, err := e.ociSpec(id, spec, img, root)
+	oci, err := e.ociSpec(id, spec, img, root, network)
 	if err != nil {
 		return nil, err
 	}
@@ -221,12 +233,14 @@ func (e *Engine) create(ctx context.Context, c *stored, oci *specs.Spec, binary 
 	if err != nil {
 		return err
 	}
+	labels := map[string]string{runtime.LabelManaged: "true", labelName: c.Name, labelImage: c.ImageID}
+	if c.AutoRemove {
+		labels[labelAutoRemove] = "true"
+	}
 	created, err := e.containers().Create(ctx, containers.Container{
-		ID:    c.ID,
-		Image: c.record.Image,
-		Labels: map[string]string{
-			runtime.LabelManaged: "true", labelName: c.Name, labelImage: c.ImageID,
-		},
+		ID:          c.ID,
+		Image:       c.record.Image,
+		Labels:      labels,
 		Runtime:     containers.RuntimeInfo{Name: shimName, Options: shimOptions(oci, binary)},
 		Spec:        &rawAny{url: specType, value: encoded},
 		SnapshotKey: c.ID,
@@ -254,13 +268,13 @@ func shimOptions(oci *specs.Spec, binary string) typeurl.Any {
 }
 
 // createTask makes the process, which waits to be started.
-func (e *Engine) createTask(ctx context.Context, c *stored, oci *specs.Spec, mounts []mount.Mount, binary string) (uint32, error) {
+func (e *Engine) createTask(ctx context.Context, c *stored, oci *specs.Spec, mounts []mount.Mount, binary string) error {
 	logger, err := e.loggerURI(c.ID)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	opts := shimOptions(oci, binary)
-	created, err := e.tasks().Create(ctx, &tasks.CreateTaskRequest{
+	_, err = e.tasks().Create(ctx, &tasks.CreateTaskRequest{
 		ContainerID: c.ID,
 		Rootfs:      mount.ToProto(mounts),
 		Stdout:      logger,
@@ -268,10 +282,7 @@ func (e *Engine) createTask(ctx context.Context, c *stored, oci *specs.Spec, mou
 		Terminal:    oci.Process.Terminal,
 		Options:     &anypb.Any{TypeUrl: opts.GetTypeUrl(), Value: opts.GetValue()},
 	})
-	if err != nil {
-		return 0, native(err)
-	}
-	return created.Pid, nil
+	return native(err)
 }
 
 // loggerURI names the program that the shim starts for a container's output.
@@ -304,24 +315,6 @@ func (e *Engine) hostProgram() (string, error) {
 		return "", err
 	}
 	return path, nil
-}
-
-// ociRuntimes are those that the shim can drive.
-var ociRuntimes = []string{"runc", "crun", "youki", "runsc"}
-
-// ociRuntime returns the program of an OCI runtime, empty for containerd's default.
-func ociRuntime(name string) (string, error) {
-	if name == "" || name == "runc" {
-		return "", nil
-	}
-	if !slices.Contains(ociRuntimes, name) {
-		return "", invalid("there is no OCI runtime %q: this engine knows %v", name, ociRuntimes)
-	}
-	program, err := exec.LookPath(name)
-	if err != nil {
-		return "", runtime.Errorf(errdefs.ErrInvalidArgument, "OCI runtime %q is not installed: it is not in PATH", name)
-	}
-	return program, nil
 }
 
 // RemoveContainer implements [runtime.Containers].

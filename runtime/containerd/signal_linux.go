@@ -53,7 +53,14 @@ func (e *Engine) signal(ctx context.Context, id string, number uint32) error {
 func (e *Engine) killAndWait(ctx context.Context, id string) error {
 	err := e.signal(ctx, id, uint32(unix.SIGKILL))
 	if err != nil && !isNotFound(err) && !isFailedPrecondition(err) {
-		return err
+		// runsc refuses a signal to what was never started.
+		p, getErr := e.process(ctx, id)
+		if getErr != nil || p == nil || p.Pid == 0 {
+			return err
+		}
+		if killErr := unix.Kill(int(p.Pid), unix.SIGKILL); killErr != nil && killErr != unix.ESRCH {
+			return err
+		}
 	}
 	_, err = e.tasks().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 	if err != nil && !isNotFound(err) {

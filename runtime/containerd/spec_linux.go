@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	capability "github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -36,7 +37,8 @@ const (
 )
 
 // ociSpec says how to run a container: everything that is not asked for is denied.
-func (e *Engine) ociSpec(id string, spec runtime.ContainerSpec, image *image, root *rootfs) (*specs.Spec, error) {
+// network is the path of its network namespace.
+func (e *Engine) ociSpec(id string, spec runtime.ContainerSpec, image *image, root *rootfs, network string) (*specs.Spec, error) {
 	args, err := arguments(spec, image.config)
 	if err != nil {
 		return nil, err
@@ -47,7 +49,10 @@ func (e *Engine) ociSpec(id string, spec runtime.ContainerSpec, image *image, ro
 	}
 	cwd := path.Clean("/" + first(spec.WorkDir, image.config.WorkDir))
 	env := environment(spec, image.config.Env, who.home)
-	caps := capabilities(spec.Capabilities)
+	caps, err := capabilities(spec.Capabilities)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkCommand(root, args[0], cwd, variable(env, "PATH"), spec); err != nil {
 		return nil, err
 	}
@@ -78,8 +83,7 @@ func (e *Engine) ociSpec(id string, spec runtime.ContainerSpec, image *image, ro
 		Linux: &specs.Linux{
 			CgroupsPath:   path.Join(cgroupParent, id),
 			Resources:     resources,
-			Namespaces:    linuxNamespaces(),
-			Sysctl:        sysctls(),
+			Namespaces:    linuxNamespaces(network),
 			MaskedPaths:   maskedPaths,
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
@@ -164,12 +168,16 @@ func variable(env []string, name string) string {
 	return ""
 }
 
-func capabilities(names []string) []string {
-	caps := []string{}
+func capabilities(names []string) ([]string, error) {
+	known := capability.Known()
+	all := []string{}
 	for _, n := range names {
-		caps = append(caps, "CAP_"+n)
+		if !slices.Contains(known, "CAP_"+n) {
+			return nil, invalid("there is no capability %q", n)
+		}
+		all = append(all, "CAP_"+n)
 	}
-	return caps
+	return all, nil
 }
 
 // account is a user as the kernel knows it.
@@ -276,30 +284,15 @@ func within(file, dir string) bool {
 	return file == dir || strings.HasPrefix(file, strings.TrimSuffix(dir, "/")+"/")
 }
 
-func linuxNamespaces() []specs.LinuxNamespace {
+func linuxNamespaces(network string) []specs.LinuxNamespace {
 	all := []specs.LinuxNamespace{
 		{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-		{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace},
+		{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace, Path: network},
 	}
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		all = append(all, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return all
-}
-
-// sysctls of the container's own network namespace. A new one inherits the host's
-// ip_forward; with two networks it would route between them.
-func sysctls() map[string]string {
-	s := map[string]string{
-		"net.ipv4.ip_forward":                 "0",
-		"net.ipv4.ip_unprivileged_port_start": "0",
-		"net.ipv4.ping_group_range":           "0 2147483647",
-	}
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
-		s["net.ipv6.conf.all.disable_ipv6"] = "1"
-		s["net.ipv6.conf.default.disable_ipv6"] = "1"
-	}
-	return s
 }
 
 func (e *Engine) mounts(id string, spec runtime.ContainerSpec) []specs.Mount {

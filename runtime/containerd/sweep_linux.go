@@ -11,6 +11,17 @@ import (
 // It is best effort; what it cannot undo now it finds again the next time.
 func (e *Engine) sweep(ctx context.Context) {
 	ctx = e.ctx(ctx)
+	// Those that were to be removed when they ended, and whose watcher died.
+	if left, err := e.removeEnded(ctx); err != nil {
+		e.log.Debug("cannot look for ended containers", "error", err)
+	} else if left > 0 {
+		if err := e.ensureWatcher(ctx); err != nil {
+			e.log.Debug("cannot start the watcher", "error", err)
+		}
+	}
+	if err := e.sweepSteps(ctx); err != nil {
+		e.log.Debug("cannot undo the networks of killed builds", "error", err)
+	}
 	entries, err := os.ReadDir(e.dir("containers"))
 	if err != nil {
 		return

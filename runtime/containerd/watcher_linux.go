@@ -1,0 +1,292 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/typeurl/v2"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// containerd removes no container by itself. A container that is to be removed when
+// it ends needs a process that outlives ours: the watcher, this very program started
+// again, one for all such containers of a state directory. It ends when there are
+// none left.
+
+const (
+	// watcherName is what the watcher is called, and by which the program that
+	// imports this package tells that it is meant to be one.
+	watcherName     = "bottle-containerd-watcher"
+	watcherVariable = "BOTTLE_CONTAINERD_WATCHER"
+
+	labelAutoRemove = "dev.bottle/auto-remove"
+
+	// watcherPatience bounds how long a watcher waits for a containerd that has gone.
+	watcherPatience = 2 * time.Minute
+)
+
+// The watcher runs before main: no program that imports this package needs to know
+// of it, tests neither.
+func init() {
+	if len(os.Args) != 1 || os.Args[0] != watcherName {
+		return
+	}
+	var config watcherConfig
+	if err := json.Unmarshal([]byte(os.Getenv(watcherVariable)), &config); err != nil {
+		os.Exit(2)
+	}
+	if err := config.run(); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+type watcherConfig struct {
+	Address, Namespace, State, Run, Snapshotter string
+}
+
+func (e *Engine) watcherLock() string { return filepath.Join(e.run, "watcher.lock") }
+func (e *Engine) watcherGate() string { return filepath.Join(e.run, "watcher-gate.lock") }
+
+// ensureWatcher starts the watcher unless it runs. Containers for it must have their
+// record by then.
+func (e *Engine) ensureWatcher(ctx context.Context) error {
+	// Under the gate a watcher that is about to end does not do so unseen.
+	gate, err := lock(ctx, e.watcherGate())
+	if err != nil {
+		return err
+	}
+	defer gate.unlock()
+	l, err := tryLock(e.watcherLock())
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		return nil // it runs
+	}
+	l.unlock()
+	config, err := json.Marshal(watcherConfig{e.address, e.namespace, e.state, e.run, e.snapshotter})
+	if err != nil {
+		return err
+	}
+	ready, started, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{watcherName}, Dir: "/",
+		Env:         []string{watcherVariable + "=" + string(config), "PATH=" + os.Getenv("PATH")},
+		ExtraFiles:  []*os.File{started},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	err = cmd.Start()
+	_ = started.Close()
+	if err != nil {
+		return fmt.Errorf("start the process that removes the container when it ends: %w", err)
+	}
+	// It is nobody's child when this process ends before it, and else reaped.
+	go func() { _ = cmd.Wait() }()
+	defer context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Now()) })()
+	if answer, err := io.ReadAll(ready); err != nil || string(answer) != "ok" {
+		return fmt.Errorf("the process that removes the container when it ends did not start: %s", strings.TrimSpace(string(answer)+" "+errorText(err)))
+	}
+	return nil
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// run is the watcher's life.
+func (c *watcherConfig) run() error {
+	debug.SetGCPercent(20)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT)
+	starter := os.NewFile(3, "starter")
+	syscall.CloseOnExec(3)
+	answer := func(text string) {
+		_, _ = starter.WriteString(text)
+		_ = starter.Close()
+	}
+	ctx := context.Background()
+	e, err := c.open(ctx)
+	if err != nil {
+		answer(err.Error())
+		return err
+	}
+	l, err := tryLock(e.watcherLock())
+	if err != nil || l == nil {
+		answer("another one runs")
+		return err
+	}
+	defer l.unlock()
+	answered := false
+	return e.keepWatch(ctx, func() {
+		if !answered {
+			answered = true
+			answer("ok")
+		}
+	})
+}
+
+func (c *watcherConfig) open(ctx context.Context) (*Engine, error) {
+	cl, version, err := dial(ctx, c.Address, c.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		client: cl, address: c.Address, namespace: c.Namespace, version: version, snapshotter: c.Snapshotter,
+		state: c.State, run: c.Run, log: runtime.Options{}.Log(),
+	}
+	return e, e.openLink()
+}
+
+// keepWatch removes containers as they end, until there are none to wait for. It
+// calls ready when it would miss no end.
+func (e *Engine) keepWatch(ctx context.Context, ready func()) error {
+	ctx = e.ctx(ctx)
+	var lost time.Time // since when containerd does not answer
+	for {
+		err := e.watchOnce(ctx, func() { lost = time.Time{}; ready() })
+		if err == nil {
+			return nil
+		}
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		if time.Since(lost) > watcherPatience {
+			return err
+		}
+		// containerd is being restarted; it has no way to tell when it is back.
+		time.Sleep(time.Second)
+	}
+}
+
+// watchOnce keeps watch over one subscription. It returns nil when there is nothing
+// left to watch.
+func (e *Engine) watchOnce(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	envelopes, failures := e.client.EventService().Subscribe(ctx,
+		fmt.Sprintf(`namespace==%s,topic=="/tasks/exit"`, e.namespace),
+		fmt.Sprintf(`namespace==%s,topic=="/containers/delete"`, e.namespace))
+	// What ended before the subscription. Subscribing is not acknowledged, and so
+	// the state is looked at every now and then, too.
+	again := time.NewTicker(5 * time.Second)
+	defer again.Stop()
+	for first := true; ; first = false {
+		if left, err := e.removeEnded(ctx); err != nil {
+			return err
+		} else if first {
+			ready()
+		} else if left == 0 {
+			done, err := e.mayEnd(ctx)
+			if done || err != nil {
+				return err
+			}
+		}
+		if err := e.nextEnd(ctx, envelopes, failures, again.C); err != nil {
+			return err
+		}
+	}
+}
+
+// nextEnd waits until something has happened that matters here.
+func (e *Engine) nextEnd(ctx context.Context, envelopes <-chan *events.Envelope, failures <-chan error, again <-chan time.Time) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-again:
+			return nil
+		case err, ok := <-failures:
+			if !ok || err == nil {
+				err = errors.New("containerd closed the subscription")
+			}
+			return err
+		case envelope := <-envelopes:
+			if envelope == nil {
+				return errors.New("containerd closed the subscription")
+			}
+			event, err := typeurl.UnmarshalAny(envelope.Event)
+			if err != nil {
+				return nil
+			}
+			// The end of an exec is no concern.
+			if exit, ok := event.(*apievents.TaskExit); ok && exit.ID != exit.ContainerID {
+				continue
+			}
+			return nil
+		}
+	}
+}
+
+// removeEnded removes the containers that are to be removed and have ended, and
+// returns how many there are left.
+func (e *Engine) removeEnded(ctx context.Context) (left int, err error) {
+	list, err := e.containers().List(ctx, fmt.Sprintf("labels.%q==true", labelAutoRemove))
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range list {
+		p, err := e.process(ctx, c.ID)
+		if err != nil {
+			return 0, err
+		}
+		left++
+		switch {
+		case p != nil && p.Status != task.Status_STOPPED:
+			continue
+		case p == nil:
+			// Between its record and its process, or after a reboot: whoever makes it
+			// holds its name.
+			l, err := tryLock(e.nameLock(c.Labels[labelName]))
+			if err != nil || l == nil {
+				continue
+			}
+			l.remove()
+			if p, err := e.process(ctx, c.ID); err != nil || p != nil {
+				continue
+			}
+		}
+		if err := e.removeContainer(ctx, c.ID); err == nil {
+			left--
+		}
+	}
+	return left, nil
+}
+
+// mayEnd reports whether the watcher may end: under the gate nobody relies on it
+// anew, and it lets go of its lock before the gate.
+func (e *Engine) mayEnd(ctx context.Context) (bool, error) {
+	gate, err := lock(ctx, e.watcherGate())
+	if err != nil {
+		return false, err
+	}
+	list, err := e.containers().List(ctx, fmt.Sprintf("labels.%q==true", labelAutoRemove))
+	if err != nil || len(list) > 0 {
+		gate.unlock()
+		return false, err
+	}
+	// Both locks end with the process, which ends now; the other way round would
+	// leave a moment in which the lock is held and nobody watches.
+	return true, nil
+}
