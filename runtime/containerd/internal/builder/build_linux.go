@@ -9,9 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +33,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/buildcontext"
 )
 
 // temporaryPrefix begins the name of an image until its build is done.
@@ -62,7 +61,7 @@ func (b *Builder) Build(ctx context.Context, spec runtime.BuildSpec) (Result, er
 	if err != nil {
 		return Result{}, err
 	}
-	src, err := findSource(spec)
+	src, err := buildcontext.Open(spec.ContextDir, spec.Dockerfile)
 	if err != nil {
 		return Result{}, err
 	}
@@ -99,50 +98,10 @@ func fullNames(tags []string) ([]string, error) {
 	return names, nil
 }
 
-// buildSource is where a build reads from.
-type buildSource struct {
-	context    string // directory
-	dockerfile string // directory of the Dockerfile
-	name       string // its name therein
-}
-
-func findSource(spec runtime.BuildSpec) (buildSource, error) {
-	dir, err := filepath.Abs(spec.ContextDir)
-	if err != nil {
-		return buildSource{}, err
-	}
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return buildSource{}, runtime.Errorf(errdefs.ErrNotFound, "there is no build context at %s", dir)
-	case err != nil:
-		return buildSource{}, fmt.Errorf("look at the build context: %w", err)
-	case !info.IsDir():
-		return buildSource{}, runtime.Errorf(errdefs.ErrInvalidArgument, "the build context %s is not a directory", dir)
-	}
-	file := spec.Dockerfile
-	if file == "" {
-		file = "Dockerfile"
-	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(dir, file)
-	}
-	info, err = os.Stat(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return buildSource{}, runtime.Errorf(errdefs.ErrNotFound, "there is no Dockerfile at %s", file)
-	case err != nil:
-		return buildSource{}, fmt.Errorf("look at the Dockerfile: %w", err)
-	case !info.Mode().IsRegular():
-		return buildSource{}, runtime.Errorf(errdefs.ErrInvalidArgument, "the Dockerfile %s is not a file", file)
-	}
-	return buildSource{context: dir, dockerfile: filepath.Dir(file), name: filepath.Base(file)}, nil
-}
-
 // attributes are what the Dockerfile frontend is told.
-func attributes(spec runtime.BuildSpec, src buildSource) map[string]string {
+func attributes(spec runtime.BuildSpec, src *buildcontext.Context) map[string]string {
 	attrs := map[string]string{
-		"filename":           src.name,
+		"filename":           filepath.Base(src.RealDockerfile),
 		"image-resolve-mode": "local",
 	}
 	if spec.Target != "" {
@@ -164,7 +123,7 @@ func attributes(spec runtime.BuildSpec, src buildSource) map[string]string {
 	return attrs
 }
 
-func (s *solver) build(ctx context.Context, spec runtime.BuildSpec, src buildSource, names []string) (_ Result, err error) {
+func (s *solver) build(ctx context.Context, spec runtime.BuildSpec, src *buildcontext.Context, names []string) (_ Result, err error) {
 	temporary := temporaryPrefix + strings.ToLower(rand.Text()) + ":building"
 	defer func() {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
@@ -217,7 +176,7 @@ func (s *solver) name(ctx context.Context, name string, target ocispec.Descripto
 
 // solve runs a build and exports it under a name. It returns what the exporter
 // says.
-func (s *solver) solve(ctx context.Context, attrs map[string]string, src buildSource, name string, log *progress) (map[string]string, error) {
+func (s *solver) solve(ctx context.Context, attrs map[string]string, src *buildcontext.Context, name string, log *progress) (map[string]string, error) {
 	export, err := s.worker.Exporter(bkclient.ExporterImage, s.sessions)
 	if err != nil {
 		return nil, err
@@ -262,9 +221,9 @@ func (s *solver) solve(ctx context.Context, attrs map[string]string, src buildSo
 }
 
 // newSession is how the solver reads the build's files.
-func (s *solver) newSession(ctx context.Context, src buildSource) (_ *session.Session, end func(), err error) {
+func (s *solver) newSession(ctx context.Context, src *buildcontext.Context) (_ *session.Session, end func(), err error) {
 	dirs := filesync.StaticDirSource{}
-	for name, dir := range map[string]string{"context": src.context, "dockerfile": src.dockerfile} {
+	for name, dir := range map[string]string{"context": src.Dir, "dockerfile": filepath.Dir(src.RealDockerfile)} {
 		files, err := fsutil.NewFS(dir)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read %s: %w", dir, err)
@@ -279,7 +238,7 @@ func (s *solver) newSession(ctx context.Context, src buildSource) (_ *session.Se
 		}
 	}
 	// Builds of one directory share what was transferred.
-	key := sha256.Sum256([]byte(src.context + "\x00" + src.dockerfile))
+	key := sha256.Sum256([]byte(src.Dir + "\x00" + src.RealDockerfile))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	sess, err := session.NewSession(ctx, hex.EncodeToString(key[:]))
 	if err != nil {
@@ -292,15 +251,17 @@ func (s *solver) newSession(ctx context.Context, src buildSource) (_ *session.Se
 		defer close(ended)
 		_ = sess.Run(ctx, func(ctx context.Context, _ string, meta map[string][]string) (net.Conn, error) {
 			listener := bufconn.Listen(1 << 20)
+			go func() {
+				theirs, err := listener.Accept()
+				if err != nil {
+					return // ours fails, too
+				}
+				_ = s.sessions.HandleConn(ctx, theirs, meta)
+			}()
 			ours, err := listener.DialContext(ctx)
 			if err != nil {
-				return nil, err
+				return nil, errors.Join(err, listener.Close())
 			}
-			theirs, err := listener.Accept()
-			if err != nil {
-				return nil, err
-			}
-			go func() { _ = s.sessions.HandleConn(ctx, theirs, meta) }()
 			return ours, nil
 		})
 	}()

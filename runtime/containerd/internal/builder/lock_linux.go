@@ -17,24 +17,34 @@ type rootLock struct{ held, waiting *os.File }
 //
 // Two files are locked: one by who builds, the other, shared, by those who wait, so
 // that the one who builds can see them.
-func takeRoot(ctx context.Context, root string, blocked func()) (_ *rootLock, err error) {
-	l := &rootLock{}
-	if l.held, err = openLock(root, "lock"); err != nil {
-		return nil, err
-	}
-	if l.waiting, err = openLock(root, "lock.waiting"); err != nil {
-		_ = l.held.Close()
-		return nil, err
-	}
-	err = flock(l.held, unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return l, nil
-	}
-	if !errors.Is(err, unix.EWOULDBLOCK) {
+func takeRoot(ctx context.Context, root string, blocked func()) (*rootLock, error) {
+	for {
+		l, free, err := openRoot(root)
+		if err != nil {
+			return nil, err
+		}
+		if !free {
+			if blocked != nil {
+				blocked()
+				blocked = nil
+			}
+			if l, err = l.wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		// The root may have been removed by who had the claim.
+		if l.current(root) {
+			return l, nil
+		}
 		l.release()
-		return nil, err
+		if err := os.MkdirAll(root, 0o700); err != nil {
+			return nil, err
+		}
 	}
-	blocked()
+}
+
+// wait waits for the claim to be free and takes it.
+func (l *rootLock) wait(ctx context.Context) (*rootLock, error) {
 	if err := flock(l.waiting, unix.LOCK_SH); err != nil {
 		l.release()
 		return nil, err
@@ -43,8 +53,8 @@ func takeRoot(ctx context.Context, root string, blocked func()) (_ *rootLock, er
 	locked := make(chan error, 1)
 	go func() { locked <- flock(l.held, unix.LOCK_EX) }()
 	select {
-	case err = <-locked:
-		if err = errors.Join(err, flock(l.waiting, unix.LOCK_UN)); err != nil {
+	case err := <-locked:
+		if err := errors.Join(err, flock(l.waiting, unix.LOCK_UN)); err != nil {
 			l.release()
 			return nil, err
 		}
@@ -54,6 +64,44 @@ func takeRoot(ctx context.Context, root string, blocked func()) (_ *rootLock, er
 		go func() { <-locked; l.release() }()
 		return nil, context.Cause(ctx)
 	}
+}
+
+// current reports whether the lock file is the one that others see.
+func (l *rootLock) current(root string) bool {
+	ours, err := l.held.Stat()
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(filepath.Join(root, "lock"))
+	return err == nil && os.SameFile(ours, theirs)
+}
+
+// tryRoot takes the claim, or returns nil if another process has it.
+func tryRoot(root string) (*rootLock, error) {
+	l, free, err := openRoot(root)
+	if err == nil && !free {
+		l.release()
+		return nil, nil
+	}
+	return l, err
+}
+
+// openRoot takes the claim if it is free.
+func openRoot(root string) (_ *rootLock, free bool, err error) {
+	l := &rootLock{}
+	if l.held, err = openLock(root, "lock"); err != nil {
+		return nil, false, err
+	}
+	if l.waiting, err = openLock(root, "lock.waiting"); err != nil {
+		_ = l.held.Close()
+		return nil, false, err
+	}
+	err = flock(l.held, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+		l.release()
+		return nil, false, err
+	}
+	return l, err == nil, nil
 }
 
 // wanted reports whether another waits for the claim.

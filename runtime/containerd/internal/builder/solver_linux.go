@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/contenthash"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/executor/containerdexecutor"
 	"github.com/moby/buildkit/frontend"
@@ -24,6 +26,7 @@ import (
 	bksolver "github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/solver/llbsolver"
+	"github.com/moby/buildkit/solver/llbsolver/mounts"
 	"github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/imageutil"
 	"github.com/moby/buildkit/util/leaseutil"
@@ -243,6 +246,32 @@ func (s *solver) rest() { imageutil.CancelCacheLeases() }
 // close takes everything down.
 func (s *solver) close() error {
 	s.rest()
-	return errors.Join(s.llb.Close(), s.store.Close(), s.worker.Close(), s.client.Close())
+	return errors.Join(s.forget(), s.llb.Close(), s.store.Close(), s.worker.Close(), s.client.Close())
 }
 
+// forget empties what BuildKit keeps about records in variables of the package. The
+// next solver of this process must not find it: its records may have been changed
+// by another process, and these refer to a closed database.
+func (s *solver) forget() error {
+	records, err := s.worker.MetadataStore.All()
+	if err != nil {
+		return fmt.Errorf("list the builder's records: %w", err)
+	}
+	for _, r := range records {
+		contenthash.ClearCacheContext(recordID{id: r.ID()})
+	}
+	locker := mounts.CacheMountsLocker()
+	locker.Lock()
+	defer locker.Unlock()
+	mounts.ClearActiveCacheMounts()
+	return nil
+}
+
+// recordID is what a record is identified by.
+type recordID struct {
+	cache.RefMetadata
+	id string
+}
+
+// ID is all that is asked for.
+func (r recordID) ID() string { return r.id }

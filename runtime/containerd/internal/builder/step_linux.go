@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
@@ -25,7 +26,7 @@ type stepRunner struct {
 // Run implements [executor.Executor].
 func (r *stepRunner) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
 	if id == "" {
-		id = "bottle-build-" + rand.Text()
+		id = "bottlebuild" + strings.ToLower(rand.Text()) // letters and digits only
 	}
 	root.Src = mounter{root.Src, filepath.Join(r.dir, id)}
 	return r.Executor.Run(ctx, id, root, mounts, process, started)
