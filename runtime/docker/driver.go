@@ -106,7 +106,7 @@ func connect(ctx context.Context, opts runtime.Options) (*engine, error) {
 		}
 		err = fail(ctx, op, ep.host, err)
 		var re *runtime.Error
-		if errors.As(err, &re) && re.Hint == "" {
+		if errors.As(err, &re) {
 			re.Hint = ep.fix()
 		}
 		return nil, err
