@@ -1,0 +1,274 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/subnet"
+)
+
+// eventually asks until it is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !so(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so after 15 s: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A container that may do anything to its own network is still held to its
+// addresses by the bridge.
+func TestAPortPassesItsOwnAddressesAlone(t *testing.T) {
+	e := testEngine(t)
+	n := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-spoof", Internal: true})
+	on := []runtime.NetworkAttachment{{Network: n.Name}}
+	victim := run(t, e, runtime.ContainerSpec{Name: "ctd-victim", Networks: on})
+	run(t, e, runtime.ContainerSpec{Name: "ctd-agent", Networks: on, Capabilities: []string{"NET_ADMIN", "NET_RAW"}})
+	to := victim.Networks[0].Address
+	reach := func() bool {
+		_, code := sh(t, e, "ctd-agent", fmt.Sprintf("ping -c1 -W1 %s", to))
+		return code == 0
+	}
+	if !reach() {
+		t.Fatal("its neighbour does not answer")
+	}
+	own, _ := sh(t, e, "ctd-agent", "ip -4 -o addr show eth0")
+	spoofed := subnet.Nth(n.Subnet, 30)
+	for name, change := range map[string]string{
+		"another address":   fmt.Sprintf("ip addr add %s/27 dev eth0 && ping -c1 -W1 -I %s %s", spoofed, spoofed, to),
+		"another MAC":       fmt.Sprintf("ip link set eth0 down && ip link set eth0 address 02:00:00:00:00:99 && ip link set eth0 up && ping -c1 -W1 %s", to),
+		"the host's bridge": "arping -c1 -w1 -I eth0 192.0.2.2",
+	} {
+		if out, code := sh(t, e, "ctd-agent", change); code == 0 {
+			t.Errorf("with %s it was answered:\n%s\n(was %s)", name, out, own)
+		}
+	}
+}
+
+func TestAContainerRemovesItselfWithoutItsMaker(t *testing.T) {
+	host := needEngine(t)
+	testEngine(t) // loads the image
+	rt, err := Driver{}.Open(t.Context(), runtime.Options{Host: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	maker := rt.(*Engine)
+	n := createNetwork(t, testEngine(t), runtime.NetworkSpec{Name: "ctd-auto", Internal: true})
+	c, err := runtime.Checked(maker).Run(t.Context(), runtime.ContainerSpec{
+		Name: "ctd-auto", Image: testImage, AutoRemove: true, Command: []string{"sleep", "1"},
+		Networks: []runtime.NetworkAttachment{{Network: n.Name}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := maker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e := testEngine(t)
+	status, err := e.Wait(t.Context(), c.ID)
+	if err != nil || status.Code != 0 {
+		t.Errorf("wait: %+v, %v", status, err)
+	}
+	eventually(t, "the container is gone", func() bool {
+		_, err := e.InspectContainer(t.Context(), c.ID)
+		return errdefs.IsNotFound(err)
+	})
+	eventually(t, "its directory is gone", func() bool {
+		_, err := os.Stat(e.containerDir(c.ID))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	eventually(t, "the watcher has ended", func() bool {
+		l, err := tryLock(e.watcherLock())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l != nil {
+			l.unlock()
+		}
+		return l != nil
+	})
+}
+
+func TestWhatAKilledProcessLeftIsSwept(t *testing.T) {
+	e := testEngine(t)
+	n := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-swept", Internal: true})
+	// As after a kill -9 between the snapshot and the record.
+	id := newID()
+	if err := os.Mkdir(e.containerDir(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(e.containerDir(id), nameFile), []byte("ctd-swept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := runtime.ContainerSpec{Name: "ctd-swept", Image: testImage, Networks: []runtime.NetworkAttachment{{Network: n.Name}}}
+	if _, err := e.allocate(t.Context(), id, spec); err != nil {
+		t.Fatal(err)
+	}
+	ctx := e.ctx(t.Context())
+	img, source, err := e.resolve(ctx, testImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.prepareSnapshot(ctx, id, img, func() error { return e.unpack(ctx, source) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.RemoveNetwork(t.Context(), n.Name); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("the network is in use, but: %v", err)
+	}
+	e.sweep(t.Context())
+	if _, err := os.Stat(e.containerDir(id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+	if _, err := e.snapshots().Stat(ctx, id); !isNotFound(err) {
+		t.Errorf("the snapshot is still there: %v", err)
+	}
+	if left, err := e.endpoints(n.ID); err != nil || len(left) > 0 {
+		t.Errorf("addresses are still taken: %v, %v", left, err)
+	}
+}
+
+func TestAClaimThatIsBeingWorkedOnIsNotSwept(t *testing.T) {
+	e := testEngine(t)
+	claim, err := e.claim(e.ctx(t.Context()), "ctd-working")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer claim.remove()
+	id := newID()
+	if err := os.Mkdir(e.containerDir(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(e.containerDir(id))
+	if err := os.WriteFile(filepath.Join(e.containerDir(id), nameFile), []byte("ctd-working"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.sweep(t.Context())
+	if _, err := os.Stat(e.containerDir(id)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogsAreSplitAndCut(t *testing.T) {
+	e := testEngine(t)
+	run(t, e, runtime.ContainerSpec{Name: "ctd-logs", Command: []string{"sh", "-c",
+		"echo one; echo two >&2; printf three; sleep 2; echo; sleep 0.1; echo four >&2; sleep 0.1; echo five"}})
+	read := func(opts runtime.LogOptions) (string, string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		opts.Stdout, opts.Stderr = &out, &errs
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := e.Logs(ctx, "ctd-logs", opts); err != nil {
+			t.Fatal(err)
+		}
+		return out.String(), errs.String()
+	}
+	middle := time.Now().Add(time.Second)
+	for _, tc := range []struct {
+		name      string
+		opts      runtime.LogOptions
+		out, errs string
+	}{
+		{"followed to the end", runtime.LogOptions{Follow: true}, "one\nthree\nfive\n", "two\nfour\n"},
+		{"all", runtime.LogOptions{}, "one\nthree\nfive\n", "two\nfour\n"},
+		{"the last line", runtime.LogOptions{Tail: 1}, "five\n", ""},
+		{"the last two", runtime.LogOptions{Tail: 2}, "five\n", "four\n"},
+		{"more than there are", runtime.LogOptions{Tail: 100}, "one\nthree\nfive\n", "two\nfour\n"},
+		{"what is new", runtime.LogOptions{Since: middle}, "\nfive\n", "four\n"},
+	} {
+		if out, errs := read(tc.opts); out != tc.out || errs != tc.errs {
+			t.Errorf("%s: %q and %q, want %q and %q", tc.name, out, errs, tc.out, tc.errs)
+		}
+	}
+}
+
+func TestACancelledExecLeavesNothingRunning(t *testing.T) {
+	e := testEngine(t)
+	run(t, e, runtime.ContainerSpec{Name: "ctd-cancel"})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := e.Exec(ctx, "ctd-cancel", runtime.ExecSpec{Command: []string{"sh", "-c",
+		"sleep 4321 & setsid sleep 4321 & (env -i sleep 4321 &) ; exec sleep 4321"}})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if out, _ := sh(t, e, "ctd-cancel", "ps | grep '[s]leep 4321'"); out != "" {
+		t.Errorf("still running:\n%s", out)
+	}
+	if out, code := sh(t, e, "ctd-cancel", "echo alive"); code != 0 || out != "alive\n" {
+		t.Errorf("the container: %q, %d", out, code)
+	}
+}
+
+func TestAnExecDoesNotWaitForItsBackground(t *testing.T) {
+	e := testEngine(t)
+	run(t, e, runtime.ContainerSpec{Name: "ctd-background"})
+	for _, command := range []string{"echo begun; sleep 4321 &", "echo begun; yes &"} {
+		start := time.Now()
+		out, code := sh(t, e, "ctd-background", command)
+		if !strings.HasPrefix(out, "begun\n") || code != 0 || time.Since(start) > 10*time.Second {
+			t.Errorf("%s: %.20q, %d after %v", command, out, code, time.Since(start))
+		}
+	}
+}
+
+func TestBuildStepsReachNoServiceOfTheHost(t *testing.T) {
+	e := testEngine(t)
+	dir := t.TempDir()
+	write := func(content string) {
+		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("FROM " + testImage + "\nRUN ip -4 -o addr > /network && ip route >> /network && cat /etc/resolv.conf >> /network\n")
+	img, err := runtime.Checked(e).BuildImage(t.Context(), runtime.BuildSpec{ContextDir: dir, Tags: []string{"localhost/containerd-test/step:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.RemoveImage(context.Background(), "localhost/containerd-test/step:1"); err != nil {
+			t.Error(err)
+		}
+	})
+	if img.Labels[runtime.LabelManaged] != "true" {
+		t.Errorf("labels: %v", img.Labels)
+	}
+	run(t, e, runtime.ContainerSpec{Name: "ctd-step", Image: img.ID})
+	out, _ := sh(t, e, "ctd-step", "cat /network")
+	if !strings.Contains(out, "eth0") || !strings.Contains(out, "default via ") || strings.Contains(out, "192.0.2.2") {
+		t.Errorf("the step saw:\n%s", out)
+	}
+	inv, err := e.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range inv["networks"] {
+		if strings.Contains(n, "step-") {
+			t.Errorf("left behind: %s", n)
+		}
+	}
+}
+
+func TestTheProgramIsNoWatcherByAccident(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := &exec.Cmd{Path: self, Args: []string{watcherName}, Env: []string{}}
+	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 2 {
+		t.Errorf("a watcher without a configuration: %v", err)
+	}
+}
