@@ -101,6 +101,8 @@ func New(opts Options) (*Builder, error) {
 	return b, nil
 }
 
+var errClosed = runtime.Errorf(errdefs.ErrUnavailable, "the image builder was closed")
+
 // Close ends running builds, takes the solver down and lets go of the root.
 func (b *Builder) Close() error {
 	b.closing.Do(func() {
@@ -122,9 +124,7 @@ func (b *Builder) Close() error {
 // its use. The context returned ends with the builder, too.
 func (b *Builder) use(ctx context.Context, progress io.Writer) (_ context.Context, _ *solver, done func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	unlink := context.AfterFunc(b.ctx, func() {
-		cancel(runtime.Errorf(errdefs.ErrUnavailable, "the builder was closed"))
-	})
+	unlink := context.AfterFunc(b.ctx, func() { cancel(errClosed) })
 	end := func() { unlink(); cancel(nil) }
 	defer func() {
 		if err != nil {
@@ -137,12 +137,18 @@ func (b *Builder) use(ctx context.Context, progress io.Writer) (_ context.Contex
 		return nil, nil, nil, context.Cause(ctx)
 	}
 	defer func() { <-b.gate }()
+	if b.ctx.Err() != nil {
+		return nil, nil, nil, errClosed
+	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, nil, nil, err
 	}
 	if b.solver == nil {
 		if err := b.start(ctx, progress); err != nil {
-			return nil, nil, nil, err
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, nil, nil, cause
+			}
+			return nil, nil, nil, ofKind(err, errdefs.ErrUnavailable)
 		}
 	}
 	if b.expiry != nil {

@@ -1,12 +1,10 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,381 +12,14 @@ import (
 	"time"
 
 	client "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/images/archive"
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/moby/sys/mountinfo"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/bottle-run/bottle/runtime"
 )
-
-const (
-	envHost       = "BOTTLE_TEST_CONTAINERD_HOST"
-	testNamespace = "bottle-builder-test"
-	baseImage     = "docker.io/library/builder-base:test"
-)
-
-// address is that of the test's containerd; without one, the test is skipped, or
-// fails where engines are required.
-func address(t testing.TB) string {
-	t.Helper()
-	host := os.Getenv(envHost)
-	if host == "" {
-		const text = "NOT RUN: " + envHost + " names no containerd (hack/engines up containerd)"
-		if os.Getenv("CI") != "" || os.Getenv("BOTTLE_REQUIRE_ENGINES") != "" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
-	}
-	return strings.TrimPrefix(host, "unix://")
-}
-
-// world is a containerd namespace for one test, with a base image in it.
-type world struct {
-	t      *testing.T
-	client *client.Client
-	opts   Options
-	net    *fakeNetwork
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	addr := address(t)
-	if os.Geteuid() != 0 {
-		t.Fatal("this test takes root: run it through hack/engines as containerd --")
-	}
-	c, err := client.New(addr, client.WithDefaultNamespace(testNamespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, client: c, net: &fakeNetwork{}}
-	w.opts = Options{
-		Address: addr, Namespace: testNamespace, Root: filepath.Join(t.TempDir(), "root"),
-		Snapshotter: "overlayfs", Network: w.net,
-	}
-	t.Cleanup(func() {
-		w.wipe()
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.importBase()
-	return w
-}
-
-func (w *world) ctx() context.Context {
-	return namespaces.WithNamespace(context.Background(), testNamespace)
-}
-
-// importBase makes an image of the static busybox.
-func (w *world) importBase() {
-	w.t.Helper()
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		w.t.Fatalf("the test needs the static busybox: %v", err)
-	}
-	layer, err := layerOf(map[string]file{
-		"bin/busybox": {content: busybox, mode: 0o755},
-		"etc/passwd":  {content: []byte("root:x:0:0:root:/:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"), mode: 0o644},
-		"etc/group":   {content: []byte("root:x:0:\napp:x:1000:\n"), mode: 0o644},
-	}, []string{"sh", "cat", "echo", "ls", "id", "sleep", "ip", "wget", "head", "yes", "nslookup", "grep", "true", "false", "test", "mkdir", "dd", "seq", "touch", "printf", "env", "rm", "readlink", "sort", "uname", "find", "mount", "tr"})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	p := platforms.DefaultSpec()
-	if img, err = mutate.ConfigFile(img, &v1.ConfigFile{
-		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant,
-		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(w.t, img)},
-		Config: v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"sh"}},
-	}); err != nil {
-		w.t.Fatal(err)
-	}
-	ref, err := name.NewTag(baseImage)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var tar bytes.Buffer
-	if err := tarball.Write(ref, img, &tar); err != nil {
-		w.t.Fatal(err)
-	}
-	if _, err := w.client.Import(w.ctx(), &tar); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func diffIDs(t *testing.T, img v1.Image) []v1.Hash {
-	t.Helper()
-	config, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return config.RootFS.DiffIDs
-}
-
-// wipe removes everything in the test's namespace, and the namespace. What is
-// still mounted or running is the test's failure.
-func (w *world) wipe() {
-	t, ctx := w.t, w.ctx()
-	list, err := w.client.Containers(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range list {
-		t.Errorf("container %s is left", c.ID())
-		if task, err := c.Task(ctx, nil); err == nil {
-			_, _ = task.Delete(ctx, client.WithProcessKill)
-		}
-		_ = c.Delete(ctx)
-	}
-	for _, m := range testMounts(t) {
-		t.Errorf("mount %s is left", m)
-		_ = unmount(m)
-	}
-	store := w.client.ImageService()
-	all, err := store.List(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, img := range all {
-		if err := store.Delete(ctx, img.Name); err != nil {
-			t.Error(err)
-		}
-	}
-	held, err := w.client.LeasesService().List(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range held {
-		if err := w.client.LeasesService().Delete(ctx, l); err != nil {
-			t.Error(err)
-		}
-	}
-	// The last one collects what nothing refers to any more.
-	l, err := w.client.LeasesService().Create(ctx, leases.WithRandomID())
-	if err == nil {
-		err = w.client.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
-	}
-	if err != nil {
-		t.Error(err)
-	}
-	if err := w.client.ContentStore().Walk(ctx, func(info content.Info) error {
-		t.Errorf("content %s is left", info.Digest)
-		return nil
-	}); err != nil {
-		t.Error(err)
-	}
-	if err := w.client.SnapshotService("overlayfs").Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		t.Errorf("snapshot %s is left", info.Name)
-		return nil
-	}); err != nil {
-		t.Error(err)
-	}
-	if err := w.client.NamespaceService().Delete(ctx, testNamespace); err != nil {
-		t.Errorf("the namespace cannot be removed: %v", err)
-	}
-	if n := w.net.open(); n != 0 {
-		t.Errorf("%d connections of steps are left", n)
-	}
-}
-
-// testMounts lists the mounts that builds make.
-func testMounts(t *testing.T) []string {
-	t.Helper()
-	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return !strings.Contains(m.Mountpoint, "buildkit-mount") && !strings.Contains(m.Mountpoint, "/root/mounts/"), false
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for _, m := range mounts {
-		list = append(list, m.Mountpoint)
-	}
-	return list
-}
-
-// leaseIDs lists the leases that are no cache record's.
-func (w *world) temporaryLeases() []string {
-	w.t.Helper()
-	all, err := w.client.LeasesService().List(w.ctx(), `labels."buildkit/lease.temporary"`)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var ids []string
-	for _, l := range all {
-		ids = append(ids, l.ID)
-	}
-	return ids
-}
-
-func (w *world) imageNames() []string {
-	w.t.Helper()
-	all, err := w.client.ImageService().List(w.ctx())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var names []string
-	for _, img := range all {
-		names = append(names, img.Name)
-	}
-	return names
-}
-
-func (w *world) config(ref string) ocispec.Image {
-	w.t.Helper()
-	img, err := w.client.GetImage(w.ctx(), ref)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	spec, err := img.Spec(w.ctx())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return spec
-}
-
-func (w *world) builder() *Builder {
-	w.t.Helper()
-	b, err := New(w.opts)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := b.Close(); err != nil {
-			w.t.Errorf("close the builder: %v", err)
-		}
-		again, err := New(w.opts)
-		if err == nil {
-			err = again.Purge(ctx)
-		}
-		if err != nil {
-			w.t.Errorf("purge: %v", err)
-		}
-		if left := w.temporaryLeases(); len(left) != 0 {
-			w.t.Errorf("leases are left: %v", left)
-		}
-	})
-	return b
-}
-
-// write makes a build context.
-func write(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-func from(lines ...string) map[string]string {
-	return map[string]string{"Dockerfile": "FROM builder-base:test\n" + strings.Join(lines, "\n") + "\n"}
-}
-
-// lockedBuffer may be read while it is written to.
-type lockedBuffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	waiting map[string]chan struct{}
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, err := l.b.Write(p)
-	for text, seen := range l.waiting {
-		if strings.Contains(l.b.String(), text) {
-			close(seen)
-			delete(l.waiting, text)
-		}
-	}
-	return n, err
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// await waits for a text to have been written.
-func (l *lockedBuffer) await(t *testing.T, text string) {
-	t.Helper()
-	l.mu.Lock()
-	seen := make(chan struct{})
-	if strings.Contains(l.b.String(), text) {
-		close(seen)
-	} else {
-		if l.waiting == nil {
-			l.waiting = map[string]chan struct{}{}
-		}
-		l.waiting[text] = seen
-	}
-	l.mu.Unlock()
-	select {
-	case <-seen:
-	case <-time.After(time.Minute):
-		t.Fatalf("%q was not written:\n%s", text, l)
-	}
-}
-
-func (w *world) build(b *Builder, spec runtime.BuildSpec) (Result, string, error) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	var out lockedBuffer
-	if len(spec.Tags) == 0 {
-		spec.Tags = []string{"made:1"}
-	}
-	spec.Progress = &out
-	start := time.Now()
-	r, err := b.Build(ctx, spec)
-	w.t.Logf("built in %v: %v\n%s", time.Since(start).Round(time.Millisecond), err, out.String())
-	return r, out.String(), err
-}
-
-// must builds files and fails the test if that fails.
-func (w *world) must(b *Builder, files map[string]string, spec runtime.BuildSpec) (Result, string) {
-	w.t.Helper()
-	spec.ContextDir = write(w.t, files)
-	r, out, err := w.build(b, spec)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return r, out
-}
-
-func contains(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Errorf("%q is not in:\n%s", p, text)
-		}
-	}
-}
 
 func TestAnImageIsBuiltAndTheSecondTimeFromTheCache(t *testing.T) {
 	w := newWorld(t)
@@ -450,4 +81,262 @@ func TestAnImageIsBuiltAndTheSecondTimeFromTheCache(t *testing.T) {
 	}
 }
 
-var _ = []any{errors.New, io.EOF, errdefs.IsNotFound, images.Image{}, archive.WithSkipMissing}
+func TestADockerfileMayUseWhatBuildKitOffers(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	files := map[string]string{
+		"Dockerfile": `# syntax=docker/dockerfile:1
+ARG BASE=builder-base:test
+FROM ${BASE} AS first
+ARG WHO=nobody
+RUN echo "hello $WHO" > /out
+RUN <<END
+echo several
+echo lines >> /out
+END
+COPY <<END /from-heredoc
+$WHO
+END
+
+FROM builder-base:test AS second
+ENV A=b C="d e"
+COPY --from=first --chown=1000:1000 /out /from-heredoc /data/
+COPY . /context/
+WORKDIR /work
+USER app
+RUN id -un && ls -ln /data && find /context -type f | sort
+ENTRYPOINT ["/bin/sh", "-c"]
+CMD ["echo hi"]
+EXPOSE 80
+STOPSIGNAL SIGINT
+
+FROM builder-base:test
+RUN echo not built
+`,
+		".dockerignore": "*.log\nsecret\n!keep.log\n",
+		"a.log":         "", "keep.log": "", "secret/key": "", "dir/file": "",
+	}
+	_, out := w.must(b, files, runtime.BuildSpec{Target: "second", Args: map[string]string{"WHO": "me"}})
+	contains(t, out, "several\n", "app\n", "1000", "/context/dir/file\n", "/context/keep.log\n")
+	for _, not := range []string{"/context/a.log", "/context/secret", "not built"} {
+		if strings.Contains(out, not) {
+			t.Errorf("%q is in the output", not)
+		}
+	}
+	config := w.config("docker.io/library/made:1").Config
+	got := fmt.Sprintln(config.Env, config.Entrypoint, config.Cmd, config.User, config.WorkingDir, config.StopSignal)
+	if want := "[PATH=/bin A=b C=d e] [/bin/sh -c] [echo hi] app /work SIGINT\n"; got != want {
+		t.Errorf("configuration %s, want %s", got, want)
+	}
+	// What was built is a base for the next.
+	_, out = w.must(b, map[string]string{"Dockerfile": "FROM made:1\nUSER 0\nRUN [\"cat\", \"/data/out\", \"/data/from-heredoc\"]\n"},
+		runtime.BuildSpec{Tags: []string{"made:2"}})
+	contains(t, out, "hello me\nlines\nme\n")
+}
+
+func TestTheDockerfileMayLieElsewhere(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	contextDir := write(t, map[string]string{
+		"Dockerfile": "FROM no-such-image:1\n", "a": "", "b": "", ".dockerignore": "a\n",
+		"sub/Other": "FROM builder-base:test\nCOPY . /c\nRUN echo $(ls /c)\n", "sub/Other.dockerignore": "b\nsub\n",
+	})
+	outside := write(t, map[string]string{"My.Dockerfile": "FROM builder-base:test\nCOPY . /c\nRUN echo $(ls /c)\n"})
+	for name, c := range map[string]struct{ dockerfile, want string }{
+		"below the context, with an ignore file of its own": {"sub/Other", "Dockerfile a"},
+		"outside of the context":                            {filepath.Join(outside, "My.Dockerfile"), "Dockerfile b sub"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, out, err := w.build(b, runtime.BuildSpec{ContextDir: contextDir, Dockerfile: c.dockerfile})
+			if err != nil {
+				t.Fatal(err)
+			}
+			contains(t, out, "\n"+c.want+"\n")
+		})
+	}
+}
+
+func TestWhatCannotBeBuiltIsExplained(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	for name, c := range map[string]struct {
+		files map[string]string
+		spec  runtime.BuildSpec
+		kind  error
+		say   []string
+		last  string
+	}{
+		"a step that fails": {
+			files: from("RUN for i in $(seq 30); do echo line $i; done; echo the reason >&2; exit 3"),
+			kind:  errdefs.ErrFailedPrecondition,
+			say:   []string{`step "[2/2] RUN for i in`, "exit code 3", "line 30\n"},
+			last:  "the reason",
+		},
+		"one that fails after more than is shown": {
+			files: from("RUN yes | head -c 3000000; echo the reason; exit 1"),
+			kind:  errdefs.ErrFailedPrecondition,
+			say:   []string{"exit code 1"},
+			last:  "the reason",
+		},
+		"one whose last line has no end and a colour": {
+			files: from(`RUN printf '\033[31mred\033]0;title\007'; exit 1`),
+			kind:  errdefs.ErrFailedPrecondition,
+			last:  "\nred",
+		},
+		"one that says nothing": {
+			files: from("RUN false"), kind: errdefs.ErrFailedPrecondition,
+			say: []string{"RUN false"}, last: "exit code 1",
+		},
+		"a command that is not there": {
+			files: from(`RUN ["no-such-program"]`), kind: errdefs.ErrFailedPrecondition,
+			say: []string{"no-such-program"},
+		},
+		"a file to copy that is not there": {
+			files: from("COPY nothing /"), kind: errdefs.ErrNotFound, say: []string{"COPY nothing /", "/nothing"},
+		},
+		"an instruction that there is not": {
+			files: from("RIN true"), kind: errdefs.ErrInvalidArgument, say: []string{"Dockerfile line 2", "RIN"},
+		},
+		"an empty Dockerfile": {
+			files: map[string]string{"Dockerfile": "# nothing\n"}, kind: errdefs.ErrInvalidArgument,
+		},
+		"a stage that there is not": {
+			files: from(), spec: runtime.BuildSpec{Target: "nowhere"}, kind: errdefs.ErrInvalidArgument, say: []string{"nowhere"},
+		},
+		"no Dockerfile": {
+			files: map[string]string{"a": ""}, kind: errdefs.ErrNotFound, say: []string{"Dockerfile"},
+		},
+		"no context": {
+			spec: runtime.BuildSpec{ContextDir: "/no/such/directory"}, kind: errdefs.ErrNotFound, say: []string{"context", "/no"},
+		},
+		"a tag that is none": {
+			files: from(), spec: runtime.BuildSpec{Tags: []string{"No Tag"}}, kind: errdefs.ErrInvalidArgument, say: []string{"No Tag"},
+		},
+		"a base image whose registry is not there": {
+			files: map[string]string{"Dockerfile": "FROM localhost:1/nothing:1\n"}, kind: errdefs.ErrUnavailable,
+			say: []string{"localhost:1/nothing:1", "refused"},
+		},
+		"the host's network": {
+			files: from("RUN --network=host true"), kind: errdefs.ErrPermissionDenied, say: []string{"network.host"},
+		},
+		"no sandbox": {
+			files: from("RUN --security=insecure true"), kind: errdefs.ErrPermissionDenied, say: []string{"security.insecure"},
+		},
+		"a git repository": {
+			files: from("ADD https://example.com/a/b.git /b"), kind: errdefs.ErrNotImplemented, say: []string{"example.com", "git"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := w.imageNames()
+			if c.files != nil {
+				c.spec.ContextDir = write(t, c.files)
+			}
+			_, _, err := w.build(b, c.spec)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if !errors.Is(err, c.kind) {
+				t.Errorf("not %v", c.kind)
+			}
+			contains(t, err.Error(), c.say...)
+			if !strings.HasSuffix(err.Error(), c.last) {
+				t.Errorf("does not end with %q", c.last)
+			}
+			if after := w.imageNames(); fmt.Sprint(before) != fmt.Sprint(after) {
+				t.Errorf("images %v, before %v", after, before)
+			}
+		})
+	}
+}
+
+func TestABaseImageIsPulledFromALoopbackRegistryOverHTTP(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	img, err := random.Image(1000, 1)
+	if err == nil {
+		p := platforms.DefaultSpec()
+		img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(registryOf(t, "some/thing", img))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	w.must(b, map[string]string{"Dockerfile": "FROM " + host + "/some/thing:1\nLABEL x=y\n"}, runtime.BuildSpec{})
+	_, _, err = w.build(b, runtime.BuildSpec{ContextDir: write(t, map[string]string{"Dockerfile": "FROM " + host + "/some/other:1\n"})})
+	if !errdefs.IsNotFound(err) {
+		t.Errorf("a missing image is not NotFound: %v", err)
+	}
+}
+
+func TestACancelledBuildEndsAtOnceAndLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	before := w.imageNames()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	var out lockedBuffer
+	ended := make(chan error, 1)
+	dir := write(t, from("RUN echo begun; sleep 1000; true"))
+	go func() {
+		_, err := b.Build(ctx, runtime.BuildSpec{ContextDir: dir, Tags: []string{"made:1"}, Progress: &out})
+		ended <- err
+	}()
+	out.await(t, "\nbegun\n")
+	reason := errors.New("enough")
+	start := time.Now()
+	cancel(reason)
+	if err := <-ended; !errors.Is(err, reason) {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	} else {
+		t.Logf("cancelled in %v", took)
+	}
+	w.nothingIsLeft(before)
+	// It goes on working.
+	w.must(b, from("RUN echo again"), runtime.BuildSpec{})
+}
+
+func TestClosingEndsABuild(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	before := w.imageNames()
+	var out lockedBuffer
+	ended := make(chan error, 1)
+	dir := write(t, from("RUN echo begun; sleep 1000; true"))
+	go func() {
+		_, err := b.Build(context.Background(), runtime.BuildSpec{ContextDir: dir, Tags: []string{"made:1"}, Progress: &out})
+		ended <- err
+	}()
+	out.await(t, "\nbegun\n")
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errdefs.IsUnavailable(err) {
+		t.Errorf("error %v", err)
+	}
+	w.nothingIsLeft(before)
+	if _, _, err := w.build(b, runtime.BuildSpec{ContextDir: dir}); !errdefs.IsUnavailable(err) {
+		t.Errorf("a closed builder builds: %v", err)
+	}
+}
+
+func TestSeveralBuildAtOnce(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		dir := write(t, from(fmt.Sprintf("RUN echo %d && sleep 1", i), "RUN echo done"))
+		wg.Go(func() {
+			if _, err := b.Build(context.Background(), runtime.BuildSpec{ContextDir: dir, Tags: []string{fmt.Sprintf("made:%d", i)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(w.imageNames()); n != 5 {
+		t.Errorf("images %v", w.imageNames())
+	}
+}

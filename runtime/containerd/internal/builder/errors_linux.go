@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -32,7 +33,7 @@ type StepError struct {
 
 // Error names the step and the reason, and ends with the output.
 func (e *StepError) Error() string {
-	reason := e.Err.Error()
+	reason := detours.ReplaceAllString(e.Err.Error(), "")
 	if e.ExitCode != 0 {
 		reason = fmt.Sprintf("exit code %d", e.ExitCode)
 	}
@@ -46,56 +47,75 @@ func (e *StepError) Error() string {
 // Unwrap gives the cause, which has a kind.
 func (e *StepError) Unwrap() error { return e.Err }
 
+// detours are what BuildKit's errors begin with and nobody wants to know.
+var detours = regexp.MustCompile(`^(failed to (compute|load) cache key: )?(failed to calculate checksum of ref \S+: )?`)
+
 // explain makes the caller's error of the solver's.
 func explain(err error, log *progress) error {
 	var vertex *bkerrdefs.VertexError
 	var exit *gatewaypb.ExitError
+	text := err.Error()
 	if errors.As(err, &vertex) {
 		if name, output, ok := log.step(vertex.Digest); ok {
-			step := &StepError{Step: name, Output: output, Err: ofKind(err, errdefs.ErrFailedPrecondition)}
-			if errors.As(err, &exit) {
+			step := &StepError{Step: name, Output: output}
+			switch {
+			case errors.As(err, &exit):
 				step.ExitCode = int(exit.ExitCode)
 				step.Err = runtime.WithKind(errdefs.ErrFailedPrecondition, err)
+			case strings.HasSuffix(text, ": not found"): // of COPY
+				step.Err = runtime.WithKind(errdefs.ErrNotFound, err)
+			default:
+				step.Err = ofKind(err, errdefs.ErrFailedPrecondition)
 			}
 			return step
 		}
 	}
-	if name, ok := log.missing(err); ok {
-		return ofKind(fmt.Errorf("base image %q is not here, and cannot be had from its registry: %w", name, err), errdefs.ErrUnavailable)
-	}
-	for _, src := range bkerrdefs.Sources(err) {
-		if len(src.Ranges) > 0 && src.Info != nil {
-			err = fmt.Errorf("%s line %d: %w", src.Info.Filename, src.Ranges[0].Start.Line, err)
-			break
+	if name, ok := log.missing(); ok {
+		if _, after, found := strings.Cut(text, "source metadata for "+name+": "); found {
+			text = after
 		}
+		return runtime.WithKind(ofWhich(err, errdefs.ErrUnavailable),
+			fmt.Errorf("the base image %q is not on this engine, and its registry does not give it: %s", name, text))
+	}
+	if m := entitlement.FindString(text); m != "" {
+		return runtime.Errorf(errdefs.ErrPermissionDenied, "the Dockerfile asks for what builds do not get: %s", m)
+	}
+	if src := bkerrdefs.Sources(err); len(src) > 0 && len(src[0].Ranges) > 0 && src[0].Info != nil && !strings.Contains(text, " line ") {
+		err = fmt.Errorf("%s line %d: %w", src[0].Info.Filename, src[0].Ranges[0].Start.Line, err)
 	}
 	// What no step caused, the Dockerfile or the options did.
 	return ofKind(err, errdefs.ErrInvalidArgument)
 }
 
+// entitlement is how the solver says no to --network=host and --security=insecure.
+var entitlement = regexp.MustCompile(`\b(network\.host|security\.insecure|device)\b.* is not allowed`)
+
 // ofKind gives an error the kind that it has in other words, or else the one that is
 // given.
 func ofKind(err, otherwise error) error {
+	return runtime.WithKind(ofWhich(err, otherwise), err)
+}
+
+func ofWhich(err, otherwise error) error {
 	if _, ok := status.FromError(err); ok {
-		if native := errgrpc.ToNative(err); kindOf(native) != nil {
-			return runtime.WithKind(kindOf(native), err)
+		if kind := kindOf(errgrpc.ToNative(err)); kind != nil {
+			return kind
 		}
 	}
-	kind := kindOf(err)
 	var operation *net.OpError
 	var name *net.DNSError
+	kind := kindOf(err)
 	switch {
 	case kind != nil:
+		return kind
 	case errors.Is(err, os.ErrNotExist):
-		kind = errdefs.ErrNotFound
+		return errdefs.ErrNotFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		kind = errdefs.ErrResourceExhausted
+		return errdefs.ErrResourceExhausted
 	case errors.As(err, &operation), errors.As(err, &name):
-		kind = errdefs.ErrUnavailable
-	default:
-		kind = otherwise
+		return errdefs.ErrUnavailable
 	}
-	return runtime.WithKind(kind, err)
+	return otherwise
 }
 
 func kindOf(err error) error {

@@ -6,10 +6,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"sync"
+	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/opencontainers/go-digest"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -109,4 +114,55 @@ func (f *fakeNetwork) open() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.conns
+}
+
+// registryOf serves one image, whatever its tag.
+func registryOf(t *testing.T, repository string, img v1.Image) http.Handler {
+	t.Helper()
+	manifest, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := map[string][]byte{digest.FromBytes(config).String(): config}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blobs[digest.FromBytes(content).String()] = content
+	}
+	media, err := img.MediaType()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		what, found := strings.CutPrefix(r.URL.Path, "/v2/"+repository+"/")
+		kind, id, _ := strings.Cut(what, "/")
+		content := blobs[id]
+		if kind == "manifests" {
+			content = manifest
+			w.Header().Set("Content-Type", string(media))
+			w.Header().Set("Docker-Content-Digest", digest.FromBytes(manifest).String())
+		}
+		if !found || content == nil {
+			http.NotFound(w, r)
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	})
 }

@@ -1,7 +1,8 @@
 package builder
 
 import (
-	"errors"
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -95,7 +96,7 @@ func (p *progress) vertex(v *bkclient.Vertex) {
 func (p *progress) output(s *step, data []byte) {
 	s.pending = append(s.pending, data...)
 	for {
-		end := strings.IndexByte(string(s.pending), '\n')
+		end := bytes.IndexByte(s.pending, '\n')
 		skip := 1
 		if end < 0 {
 			if len(s.pending) < lineBytes {
@@ -155,17 +156,17 @@ func (p *progress) step(id string) (name string, output []string, ok bool) {
 	return s.name, tail, true
 }
 
-// missing tells which image's metadata could not be had, if that is the error.
-func (p *progress) missing(err error) (name string, ok bool) {
+// missing tells which base image's metadata could not be had, if that is so.
+func (p *progress) missing() (image string, ok bool) {
 	for _, s := range p.steps {
-		if image, found := strings.CutPrefix(s.name, metadataPrefix); found && s.failure != "" && !strings.Contains(s.failure, errCanceled) {
-			return image, strings.Contains(err.Error(), image) || errors.Unwrap(err) != nil
+		image, ok = strings.CutPrefix(s.name, metadataPrefix)
+		// Others are cancelled because of the one that failed.
+		if ok && s.failure != "" && !strings.Contains(s.failure, context.Canceled.Error()) {
+			return image, true
 		}
 	}
 	return "", false
 }
-
-const errCanceled = "context canceled"
 
 // clean makes a line fit to be shown: what a carriage return overwrote is left out,
 // and so are escape sequences and control characters.
