@@ -72,7 +72,7 @@ func (r report) failed() bool { return len(r.Err) > 0 && string(r.Err) != "null"
 type apiSpec struct {
 	Name             string            `json:"name"`
 	Image            string            `json:"image"`
-	Entrypoint       []string          `json:"entrypoint,omitempty"`
+	Entrypoint       []string          `json:"entrypoint"`
 	Command          []string          `json:"command,omitempty"`
 	Env              map[string]string `json:"env,omitempty"`
 	EnvHost          bool              `json:"env_host"`

@@ -50,7 +50,7 @@ func (e *engine) stat(ctx context.Context, id, file string) (pathStat, error) {
 func (e *engine) putArchive(ctx context.Context, id, dir string, archive io.Reader) error {
 	return e.ask(ctx, call{
 		method: http.MethodPut, path: "/containers/" + id + "/archive",
-		query:  url.Values{"path": {dir}, "copyUIDGID": {"false"}},
+		query:  url.Values{"path": {dir}, "copyUIDGID": {"false"}, "noOverwriteDirNonDir": {"true"}},
 		header: http.Header{"Content-Type": {"application/x-tar"}}, body: archive,
 	}, nil)
 }

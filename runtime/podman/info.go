@@ -63,8 +63,6 @@ func (e *engine) Info(ctx context.Context) (rt.Info, error) {
 	info.OCIRuntimes = e.ociRuntimes(h)
 	if !slices.Contains(info.OCIRuntimes, "runsc") {
 		info.Missing[rt.FeatureGVisor] = "Podman knows no OCI runtime runsc here"
-	} else if info.Rootless {
-		info.Missing[rt.FeatureGVisor] = "runsc does not run under a rootless Podman's networks"
 	}
 	if h.Host.NetworkBackend != "netavark" {
 		info.Warnings = append(info.Warnings, "the network backend is "+h.Host.NetworkBackend+", not netavark: internal networks are not proved to be sealed")

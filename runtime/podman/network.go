@@ -38,7 +38,7 @@ func (e *engine) CreateNetwork(ctx context.Context, spec runtime.NetworkSpec) (r
 		// It was made while the caller gave up.
 		undo, cancel := detached(ctx)
 		defer cancel()
-		_ = e.removeNetwork(undo, n.ID)
+		_ = e.removeNetwork(undo, n.Name)
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -202,7 +202,7 @@ func (e *engine) RemoveNetwork(ctx context.Context, network string) error {
 		err = foreign("network")
 	}
 	if err == nil {
-		err = e.removeNetwork(ctx, n.ID)
+		err = e.removeNetwork(ctx, n.Name)
 	}
 	if err != nil {
 		return wrap(ctx, op, network, err)
@@ -217,9 +217,11 @@ func (e *engine) RemoveNetwork(ctx context.Context, network string) error {
 // errInUse is what the service knows and does not say.
 var errInUse = runtime.Errorf(errdefs.ErrFailedPrecondition, "containers are still attached to it")
 
-func (e *engine) removeNetwork(ctx context.Context, id string) error {
+// removeNetwork removes a network by its name: asked to remove one by its id, the
+// service does not see that containers are on it.
+func (e *engine) removeNetwork(ctx context.Context, name string) error {
 	var reports []report
-	err := e.ask(ctx, call{method: http.MethodDelete, path: "/networks/" + esc(id), query: url.Values{"force": {"false"}}}, &reports)
+	err := e.ask(ctx, call{method: http.MethodDelete, path: "/networks/" + esc(name), query: url.Values{"force": {"false"}}}, &reports)
 	if isNotFound(err) {
 		return nil
 	}
@@ -228,7 +230,7 @@ func (e *engine) removeNetwork(ctx context.Context, id string) error {
 	}
 	for _, r := range reports {
 		if r.failed() {
-			if _, err := e.findNetwork(ctx, id); isNotFound(err) {
+			if _, err := e.findNetwork(ctx, name); isNotFound(err) {
 				return nil
 			} else if err != nil {
 				return errors.Join(errInUse, err)

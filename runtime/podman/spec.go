@@ -103,12 +103,14 @@ func (p *plan) request() (apiSpec, error) {
 }
 
 func (p *plan) network(out *apiSpec) {
+	// Without a capability a server may have any port of its own container's.
+	out.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
 	if len(p.networks) == 0 {
 		return
 	}
 	out.NetNS = apiNamespace{"bridge"}
 	out.Networks = map[string]apiNetOpts{}
-	out.Sysctl = map[string]string{"net.ipv4.ip_forward": "0"}
+	out.Sysctl["net.ipv4.ip_forward"] = "0"
 	outside := false
 	for i, n := range p.networks {
 		ifname := "eth" + strconv.Itoa(i)
@@ -151,7 +153,7 @@ func (p *plan) limits(out *apiSpec) {
 	}
 	if l.NoFile > 0 {
 		n := uint64(l.NoFile)
-		out.Rlimits = []apiRlimit{{Type: "RLIMIT_NOFILE", Hard: n, Soft: n}}
+		out.Rlimits = []apiRlimit{{Type: "NOFILE", Hard: n, Soft: n}}
 	}
 }
 
