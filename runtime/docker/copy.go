@@ -110,6 +110,9 @@ func (e *engine) CopyFrom(ctx context.Context, name, source string) (io.ReadClos
 		source = "/."
 	}
 	res, err := e.cli.CopyFromContainer(ctx, c.ID, client.CopyFromContainerOptions{SourcePath: source})
+	if err != nil && containsAny(err, "not a directory") {
+		err = runtime.Errorf(errdefs.ErrNotFound, "no such path: %s", source)
+	}
 	if err != nil {
 		return nil, fail(ctx, op, name, copyError(err))
 	}

@@ -19,6 +19,9 @@ func fail(ctx context.Context, op, object string, err error) error {
 		return nil
 	}
 	e := &runtime.Error{Engine: Name, Op: op, Object: object, Err: err}
+	if strings.HasPrefix(err.Error(), daemonPrefix) {
+		e.Err = said{err}
+	}
 	var inner *runtime.Error
 	switch {
 	case errors.As(err, &inner) && inner.Op == op:
@@ -51,10 +54,19 @@ func rekind(err error, kind error, substrings ...string) error {
 	return err
 }
 
-// message is the daemon's text without the client's prefix.
+// daemonPrefix is what the client puts before the daemon's text.
+const daemonPrefix = "Error response from daemon: "
+
+// message is the daemon's text.
 func message(err error) string {
-	return strings.TrimSpace(strings.TrimPrefix(err.Error(), "Error response from daemon: "))
+	return strings.TrimSpace(strings.TrimPrefix(err.Error(), daemonPrefix))
 }
+
+// said is an error of the client's whose text is the daemon's alone.
+type said struct{ error }
+
+func (s said) Error() string { return message(s.error) }
+func (s said) Unwrap() error { return s.error }
 
 // asKind replaces err's kind if is holds for it.
 func asKind(err error, is func(error) bool, kind error) error {

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -178,7 +179,7 @@ func TestPull(t *testing.T) {
 	rt := openEngine(t)
 	t.Cleanup(func() { _ = rt.Close() })
 	unchanged(t, rt)
-	handler := registry.New()
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	var protected bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); protected && (user != "somebody" || password != "secret") {

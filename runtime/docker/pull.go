@@ -69,7 +69,7 @@ func pullError(err error) error {
 	}{
 		{errdefs.ErrUnauthenticated, []string{"unauthorized", "authentication required", "no basic auth credentials", "401"}},
 		{errdefs.ErrPermissionDenied, []string{"denied", "forbidden", "403"}},
-		{errdefs.ErrNotFound, []string{"manifest unknown", "name unknown", "not found", "404"}},
+		{errdefs.ErrNotFound, []string{"manifest unknown", "name unknown", "unknown name", "name_unknown", "manifest_unknown", "not found", "404"}},
 		{errdefs.ErrUnavailable, []string{"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host"}},
 	} {
 		if containsAny(err, k.texts...) {
