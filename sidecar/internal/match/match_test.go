@@ -1,0 +1,75 @@
+package match
+
+import (
+	"bytes"
+	"testing"
+)
+
+func find(a *Automaton, text []byte) map[int32]int {
+	got := map[int32]int{}
+	var s State
+	for _, c := range text {
+		s = a.Step(s, c)
+		for _, id := range a.Found(s) {
+			got[id]++
+		}
+	}
+	return got
+}
+
+func TestAutomaton(t *testing.T) {
+	needles := [][]byte{[]byte("he"), []byte("she"), []byte("his"), []byte("hers"), []byte("HERS")}
+	a := New(needles, false)
+	got := find(a, []byte("ushers and HERS"))
+	if got[0] != 1 || got[1] != 1 || got[2] != 0 || got[3] != 1 || got[4] != 1 {
+		t.Errorf("found %v", got)
+	}
+	if got := find(New(needles[:4], true), []byte("uSHeRs")); got[0] != 1 || got[1] != 1 || got[3] != 1 {
+		t.Errorf("folded: found %v", got)
+	}
+	if got := find(New(nil, false), []byte("anything")); len(got) != 0 {
+		t.Errorf("without needles: found %v", got)
+	}
+	s := State(0)
+	for _, c := range []byte("xxher") {
+		s = a.Step(s, c)
+	}
+	if a.Depth(s) != 3 {
+		t.Errorf("depth is %d", a.Depth(s))
+	}
+}
+
+func TestEveryByteValue(t *testing.T) {
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	a := New([][]byte{all}, false)
+	if got := find(a, append([]byte("\x00\x01"), all...)); got[0] != 1 {
+		t.Errorf("found %v", got)
+	}
+	if got := find(a, bytes.Repeat([]byte{0}, 300)); len(got) != 0 {
+		t.Errorf("found %v in zeros", got)
+	}
+}
+
+func FuzzAutomaton(f *testing.F) {
+	f.Add([]byte("abc"), []byte("bc"), []byte("xabcx"))
+	f.Fuzz(func(t *testing.T, n1, n2, text []byte) {
+		if len(n1) == 0 || len(n2) == 0 {
+			return
+		}
+		got := find(New([][]byte{n1, n2}, false), text)
+		for i, n := range [][]byte{n1, n2} {
+			want := 0
+			for j := range text {
+				if bytes.HasPrefix(text[j:], n) {
+					want++
+				}
+			}
+			if got[int32(i)] != want {
+				t.Fatalf("%q in %q: %d, want %d", n, text, got[int32(i)], want)
+			}
+		}
+	})
+}
