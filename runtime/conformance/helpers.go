@@ -3,13 +3,21 @@ package conformance
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"io"
+	"os"
 
 	"github.com/containerd/errdefs"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/conformance/probe"
 )
 
 // build builds an image from the files of a context, under a name that is
@@ -57,4 +65,44 @@ func sameKind(a, b error) bool { return errdefs.IsNotImplemented(a) == errdefs.I
 func sha(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
+}
+
+// managed are the labels of an image that is loaded.
+func (e *Env) managed() map[string]string {
+	return map[string]string{runtime.LabelManaged: "true", LabelRun: e.suite.name}
+}
+
+// addDir adds a directory of this host to an archive, as the layout of an image
+// is one.
+func addDir(w *tar.Writer, dir string) error {
+	return w.AddFS(os.DirFS(dir))
+}
+
+// bigLayer is a layer with a file of that many bytes, made as it is read.
+func bigLayer(size int64) (v1.Layer, error) {
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		r, w := io.Pipe()
+		go func() {
+			t := tar.NewWriter(w)
+			err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "data/big", Mode: 0o644, Size: size})
+			if err == nil {
+				_, err = io.Copy(struct{ io.Writer }{t}, probe.Pattern(size))
+			}
+			w.CloseWithError(errors.Join(err, t.Close()))
+		}()
+		return r, nil
+	}, tarball.WithCompressionLevel(gzip.BestSpeed))
+}
+
+// foreignImage is an archive of an image that does not carry bottle's label.
+func (e *Env) foreignImage(ref string) ([]byte, error) {
+	img, err := e.small(v1.Config{Cmd: []string{"sleep"}, Labels: map[string]string{"somebody": "else"}})
+	if err != nil {
+		return nil, err
+	}
+	r, err := dockerArchive(ref, img)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }

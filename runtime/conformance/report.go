@@ -76,6 +76,8 @@ func newReport(i runtime.Info) Report {
 
 func (r *Report) add(result Result) { r.Results = append(r.Results, result) }
 
+func (r *Report) warn(text string) { r.Warnings = append(r.Warnings, text) }
+
 // Count is how many tests ended so.
 func (r Report) Count(s Status) int {
 	n := 0

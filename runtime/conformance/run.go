@@ -30,12 +30,21 @@ type Options struct {
 	// empty, BOTTLE_CONFORMANCE_WORLD names it; and if that is empty too, the run
 	// makes a world of its own, for which it must be root.
 	World string
+	// Foreign makes objects on the engine past the interface, without bottle's
+	// label: a network, a running container and an image of the names given, from
+	// the image in the archive, as `docker save` writes one. What it returns
+	// removes them. An engine's own tests can do that; where it is nil, less is
+	// proved, and the report says so.
+	Foreign func(ctx context.Context, names Names, archive []byte) (remove func(context.Context) error, err error)
 	// Started and Ended are called around each test, from one goroutine.
 	Started func(Test)
 	Ended   func(Result)
 	// Logf gets what tests note; nil discards it.
 	Logf func(format string, args ...any)
 }
+
+// Names are those of foreign objects.
+type Names struct{ Network, Container, Image string }
 
 // EnvSharedHost is the variable that stands for [Options.SharedHost].
 const EnvSharedHost = "BOTTLE_CONFORMANCE_SHARED_HOST"
@@ -70,6 +79,7 @@ type suite struct {
 	tests []Test
 	info  runtime.Info
 	image string
+	probe string // the path of its executable
 	world world.World
 	// recordingResolver: this host's name server is the world's.
 	recordingResolver bool
@@ -160,16 +170,13 @@ func (s *suite) ownTemp() error {
 }
 
 func (s *suite) loadProbe(ctx context.Context) error {
-	arch := s.info.Arch
-	if arch == "" {
-		arch = goruntime.GOARCH
-	}
-	path, err := findProbe(ctx, arch)
+	path, err := findProbe(ctx, s.arch())
 	if err != nil {
 		return err
 	}
+	s.probe = path
 	labels := map[string]string{runtime.LabelManaged: "true", LabelRun: s.name}
-	img, err := probeImage(path, arch, labels)
+	img, err := probeImage(path, s.arch(), labels)
 	if err != nil {
 		return err
 	}
@@ -180,6 +187,17 @@ func (s *suite) loadProbe(ctx context.Context) error {
 	s.image = ref
 	return nil
 }
+
+// arch is the engine's architecture.
+func (s *suite) arch() string {
+	if s.info.Arch == "" {
+		return goruntime.GOARCH
+	}
+	return s.info.Arch
+}
+
+// program is the probe's executable.
+func (s *suite) program() ([]byte, error) { return os.ReadFile(s.probe) }
 
 // end removes what begin made and notes what the run left on the host.
 func (s *suite) end(ctx context.Context) error {

@@ -21,9 +21,9 @@ const EnvReport = "BOTTLE_CONFORMANCE_REPORT"
 const EnvRun = "BOTTLE_CONFORMANCE_RUN"
 
 // RunT runs the suite under go test, each test as a subtest of its name. open
-// connects to the engine; the connection is closed at the end. `-run` selects
+// connects to the engine, and options are the run's, at most one; the connection is closed at the end. `-run` selects
 // tests; `-short` changes nothing, since no core test is ever left out.
-func RunT(t *testing.T, open func(t *testing.T) runtime.Runtime) {
+func RunT(t *testing.T, open func(t *testing.T) runtime.Runtime, options ...Options) {
 	t.Helper()
 	rt := open(t)
 	t.Cleanup(func() {
@@ -34,11 +34,15 @@ func RunT(t *testing.T, open func(t *testing.T) runtime.Runtime) {
 	// What a cancelled t.Context would cut off is the cleaning up.
 	ctx := context.WithoutCancel(t.Context())
 	var current *testing.T
-	opts := Options{Logf: func(format string, args ...any) {
+	var opts Options
+	for _, o := range options {
+		opts = o
+	}
+	opts.Logf = func(format string, args ...any) {
 		if current != nil {
 			current.Logf(format, args...)
 		}
-	}}
+	}
 	if expr := os.Getenv(EnvRun); expr != "" {
 		var err error
 		if opts.Filter, err = regexp.Compile(expr); err != nil {

@@ -46,6 +46,10 @@ func All() []Test {
 	return slices.Concat(
 		infoTests, networkTests, addressTests, sealingTests, dnsTests, hostileTests, neighbourTests, egressTests,
 		runTests, failureTests, processTests, hardeningTests, limitTests, stopTests,
+		execTests, ttyTests, streamTests,
+		copyTests, archiveTests, raceTests,
+		imageTests, buildTests, pullTests,
+		labelTests, errorTests, logTests,
 	)
 }
 

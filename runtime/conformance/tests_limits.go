@@ -275,7 +275,7 @@ func killSignals(ctx context.Context, e *Env) error {
 	if err := b.Await(ctx, "ready"); err != nil {
 		return err
 	}
-	for _, s := range []struct{ name, line string }{{"SIGHUP", "signal 1"}, {"USR2", "signal 12"}, {"SIGINT", "signal 2"}} {
+	for _, s := range []struct{ name, line string }{{"SIGHUP", "signal 1"}, {"SIGUSR2", "signal 12"}, {"SIGINT", "signal 2"}} {
 		if err := e.Runtime.Kill(ctx, b.ID, s.name); err != nil {
 			return err
 		}

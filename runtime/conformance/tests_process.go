@@ -419,6 +419,9 @@ func tmpfs(ctx context.Context, e *Env) error {
 			return failed("%d bytes in %s: expected them to fit: %v, got exit status %d %s", c.size, c.path, c.fits, out.Code, out.Stderr)
 		}
 	}
+	if _, err := b.Do(ctx, "rm", "/data/usual/file"); err != nil {
+		return err
+	}
 	if _, err := b.Do(ctx, "copy", probe.Path, "/data/usual/program"); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,7 +173,7 @@ func (b *build) step(ctx context.Context, text string) error {
 	if b.current == nil && word != "FROM" && word != "ARG" {
 		return invalid("%s before the first FROM", word)
 	}
-	if word != "RUN" && word != "CMD" && word != "ENTRYPOINT" && word != "ARG" {
+	if !slices.Contains([]string{"RUN", "CMD", "ENTRYPOINT", "ARG", "ENV", "LABEL"}, word) {
 		rest = b.expand(rest)
 	}
 	switch word {
@@ -182,10 +183,12 @@ func (b *build) step(ctx context.Context, text string) error {
 		b.arg(rest)
 	case "ENV":
 		for k, v := range pairs(rest) {
-			b.current.config.Env = environment(b.current.config.Env, map[string]string{k: v})
+			b.current.config.Env = environment(b.current.config.Env, map[string]string{k: b.expand(v)})
 		}
 	case "LABEL":
-		maps.Copy(b.current.labels, pairs(rest))
+		for k, v := range pairs(rest) {
+			b.current.labels[k] = b.expand(v)
+		}
 	case "USER":
 		b.current.config.User = rest
 	case "WORKDIR":

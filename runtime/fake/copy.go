@@ -89,10 +89,7 @@ type entry struct {
 
 func readArchive(ctx context.Context, r io.Reader) ([]entry, error) {
 	var entries []entry
-	for tr := tar.NewReader(r); ; {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	for tr := tar.NewReader(contextReader{ctx, r}); ; {
 		h, err := tr.Next()
 		if err == io.EOF {
 			return entries, nil
@@ -106,6 +103,19 @@ func readArchive(ctx context.Context, r io.Reader) ([]entry, error) {
 		}
 		entries = append(entries, entry{h, content})
 	}
+}
+
+// contextReader fails when its context has ended.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }
 
 // archiveError gives a kind to what is the archive's fault, and leaves an error

@@ -82,6 +82,20 @@ func init() {
 			}
 			return c.done(f.Close())
 		},
+		// sum PATH: size and SHA-256.
+		"sum": func(_ context.Context, c *Call) int {
+			f, err := os.Open(c.arg(0))
+			if err != nil {
+				return c.done(err)
+			}
+			sum := sha256.New()
+			n, err := io.CopyBuffer(struct{ io.Writer }{sum}, f, make([]byte, 256<<10))
+			if err != nil {
+				return c.done(err)
+			}
+			_, err = fmt.Fprintf(c.Stdout, "%d %x\n", n, sum.Sum(nil))
+			return c.done(err)
+		},
 		// copy FROM TO: content and mode.
 		"copy": func(_ context.Context, c *Call) int {
 			b, err := os.ReadFile(c.arg(0))
@@ -178,6 +192,7 @@ func swap(ctx context.Context, c *Call) int {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return c.done(err)
 	}
+	_ = os.Remove(link) // of a call before
 	if err := os.Symlink(target, link); err != nil {
 		return c.done(err)
 	}

@@ -3,6 +3,8 @@ package probe
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,6 +64,52 @@ func init() {
 		},
 		// forks N: tries to have N children at once; prints how many there were.
 		"forks": forks,
+		// complain TEXT STATUS: writes to both streams and fails.
+		"complain": func(_ context.Context, c *Call) int {
+			_, _ = fmt.Fprintln(c.Stdout, c.arg(0), "to stdout")
+			_, _ = fmt.Fprintln(c.Stderr, c.arg(0), "to stderr")
+			return atoi(c.arg(1))
+		},
+		// say-and-sleep TEXT DURATION
+		"say-and-sleep": func(ctx context.Context, c *Call) int {
+			_, _ = fmt.Fprintln(c.Stdout, c.arg(0), "ready")
+			return sleep(ctx, &Call{Args: c.rest(0), Stderr: c.Stderr})
+		},
+		// stamp PATH: a file of what no other call writes.
+		"stamp": func(_ context.Context, c *Call) int {
+			return c.done(os.WriteFile(c.arg(0), []byte(rand.Text()), 0o644))
+		},
+		// save PATH COMMAND…: the output of a command of the probe.
+		"save": func(ctx context.Context, c *Call) int {
+			f, err := os.Create(c.arg(0))
+			if err != nil {
+				return c.done(err)
+			}
+			code := Main(ctx, &Call{Args: c.rest(1), Env: c.Env, Stdin: c.Stdin, Stdout: f, Stderr: c.Stderr})
+			if err := f.Close(); err != nil {
+				return c.done(err)
+			}
+			return code
+		},
+		// loopback-alone PATH: whether what ifaces saved holds no other address.
+		"loopback-alone": func(_ context.Context, c *Call) int {
+			b, err := os.ReadFile(c.arg(0))
+			if err != nil {
+				return c.done(err)
+			}
+			var links []Interface
+			if err := json.Unmarshal(b, &links); err != nil {
+				return c.done(err)
+			}
+			for _, l := range links {
+				for _, p := range l.Addrs {
+					if !p.Addr().IsLoopback() {
+						return c.json(l)
+					}
+				}
+			}
+			return c.json(true)
+		},
 		// alloc BYTES: takes memory and touches it.
 		"alloc": alloc,
 		// burn DURATION: uses two processors; prints the processor time it got.

@@ -33,6 +33,20 @@ var pure = map[string]command{
 	"count": count,
 	// gen N: N bytes as Pattern gives them.
 	"gen": gen,
+	// gen-text N: N bytes as Text gives them.
+	"gen-text": func(_ context.Context, c *Call) int {
+		n, err := strconv.Atoi(c.arg(0))
+		if err != nil {
+			return c.done(err)
+		}
+		_, err = io.WriteString(c.Stdout, Text(n))
+		return c.done(err)
+	},
+	// print TEXT: without a line end of its own.
+	"print": func(_ context.Context, c *Call) int {
+		_, err := io.WriteString(c.Stdout, c.arg(0))
+		return c.done(err)
+	},
 	// echo TEXT…
 	"echo": func(_ context.Context, c *Call) int {
 		_, err := fmt.Fprintln(c.Stdout, strings.Join(c.rest(0), " "))
@@ -86,6 +100,15 @@ func gen(_ context.Context, c *Call) int {
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{c.Stdout}, Pattern(n), make([]byte, 256<<10))
 	return c.done(err)
+}
+
+// Text is n bytes of numbered lines.
+func Text(n int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < n; i++ {
+		_, _ = fmt.Fprintf(&b, "this is line number %d\n", i)
+	}
+	return b.String()[:n]
 }
 
 // Pattern is a stream of n bytes that differ from place to place.

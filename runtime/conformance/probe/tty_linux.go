@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -13,26 +14,28 @@ func init() {
 	register(map[string]command{
 		// tty: the terminal's size.
 		"tty": func(_ context.Context, c *Call) int { return c.json(terminal()) },
-		// winch N: the size, and again at each of N changes.
+		// tty-settled: the same, when it has stayed the same for a while: an engine
+		// may set it after the start.
+		"tty-settled": func(ctx context.Context, c *Call) int {
+			changes := make(chan os.Signal, 16)
+			signal.Notify(changes, syscall.SIGWINCH)
+			for {
+				select {
+				case <-changes:
+				case <-time.After(500 * time.Millisecond):
+					return c.json(terminal())
+				}
+			}
+		},
+		// winch: the size, and again at each change, for ever.
 		"winch": func(_ context.Context, c *Call) int {
 			changes := make(chan os.Signal, 16)
 			signal.Notify(changes, syscall.SIGWINCH)
-			out := json.NewEncoder(c.Stdout)
-			last := terminal()
-			if err := out.Encode(last); err != nil {
-				return c.done(err)
-			}
-			for n := atoi(c.arg(0)); n > 0; {
-				<-changes
-				if now := terminal(); now != last {
-					if err := out.Encode(now); err != nil {
-						return c.done(err)
-					}
-					last = now
-					n--
+			for out := json.NewEncoder(c.Stdout); ; <-changes {
+				if err := out.Encode(terminal()); err != nil {
+					return c.done(err)
 				}
 			}
-			return 0
 		},
 	})
 }
