@@ -167,7 +167,7 @@ func TestWhatCannotBeBuiltIsExplained(t *testing.T) {
 		last  string
 	}{
 		"a step that fails": {
-			files: from("RUN for i in $(seq 30); do echo line $i; done; echo the reason >&2; exit 3"),
+			files: from("RUN for i in $(seq 30); do echo line $i; done; echo the reason; exit 3"),
 			kind:  errdefs.ErrFailedPrecondition,
 			say:   []string{`step "[2/2] RUN for i in`, "exit code 3", "line 30\n"},
 			last:  "the reason",
@@ -195,7 +195,7 @@ func TestWhatCannotBeBuiltIsExplained(t *testing.T) {
 			files: from("COPY nothing /"), kind: errdefs.ErrNotFound, say: []string{"COPY nothing /", "/nothing"},
 		},
 		"an instruction that there is not": {
-			files: from("RIN true"), kind: errdefs.ErrInvalidArgument, say: []string{"Dockerfile line 2", "RIN"},
+			files: from("RIN true"), kind: errdefs.ErrInvalidArgument, say: []string{"line 2", "RIN"},
 		},
 		"an empty Dockerfile": {
 			files: map[string]string{"Dockerfile": "# nothing\n"}, kind: errdefs.ErrInvalidArgument,
