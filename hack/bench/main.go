@@ -49,7 +49,6 @@ type primitive struct {
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
-	containerd.MaybeReexec()
 	engine := flag.String("runtime", "docker", "the runtime to measure")
 	host := flag.String("host", "", "its endpoint")
 	cli := flag.String("cli", "docker", "the command line to measure it against, words separated by spaces")
