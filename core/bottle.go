@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -76,14 +77,49 @@ func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus
 		}
 		command = inside.With(file, command)
 	}
+	with := inside.With
+	if opts.TTY && opts.Size != (runtime.Size{}) {
+		with = inside.WithTerminal
+	}
 	var env map[string]string
 	if opts.TTY && opts.Terminal != "" {
 		env = map[string]string{"TERM": opts.Terminal}
 	}
+	if opts.TTY && opts.Stdin != nil {
+		ended := make(chan struct{})
+		defer close(ended)
+		opts.Stdin = &keyboard{r: opts.Stdin, ended: ended}
+	}
 	return b.rt.Exec(ctx, b.container, runtime.ExecSpec{
-		Command: inside.With(inside.EnvFile, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
+		Command: with(inside.EnvFile, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY, Size: opts.Size, Resize: opts.Resize,
 	})
+}
+
+// keyboard makes the end of an input the key by which a terminal is told of it: a
+// terminal has no end of its own, and to close it hangs the program up.
+type keyboard struct {
+	r     io.Reader
+	ended <-chan struct{} // the command's end
+	eof   bool
+}
+
+// endOfText is Control-D.
+const endOfText = 4
+
+func (k *keyboard) Read(p []byte) (int, error) {
+	if !k.eof && len(p) > 0 {
+		n, err := k.r.Read(p)
+		if !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		if n == 0 {
+			p[0], n, k.eof = endOfText, 1, true
+		}
+		return n, nil
+	}
+	<-k.ended
+	return 0, io.EOF
 }
 
 // CopyTo extracts an archive into a directory of the bottle, as

@@ -25,10 +25,14 @@ func EnsureImage(ctx context.Context, rt runtime.Runtime, image Image, observe O
 
 func ensureImage(ctx context.Context, rt runtime.Runtime, image Image, r reporter, step string) (runtime.Image, error) {
 	got, err := haveImage(ctx, rt, image, r, step)
-	if err != nil && !errdefs.IsUnavailable(err) && ctx.Err() == nil {
-		err = withKind(KindImage, err)
+	if err == nil || ctx.Err() != nil {
+		return got, err
 	}
-	return got, err
+	// What does not answer may be the engine, or a registry.
+	if _, down := rt.Info(ctx); down != nil && errdefs.IsUnavailable(err) {
+		return got, withKind(KindEngine, err)
+	}
+	return got, withKind(KindImage, err)
 }
 
 func haveImage(ctx context.Context, rt runtime.Runtime, image Image, r reporter, step string) (runtime.Image, error) {

@@ -96,10 +96,12 @@ func usageFailed(_ *cli.Context, err error, _ bool) error { return usageError{er
 
 // similar proposes a command.
 func similar(name string, commands []*cli.Command) string {
-	for _, c := range commands {
-		if strings.HasPrefix(c.Name, name) || strings.HasPrefix(name, c.Name) || len(name) > 2 && strings.Contains(c.Name, name[1:]) {
-			return fmt.Sprintf(" (did you mean %q?)", c.Name)
-		}
+	names := make([]string, len(commands))
+	for i, c := range commands {
+		names[i] = c.Name
+	}
+	if near := manifest.Nearest(name, names); near != "" {
+		return fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	return ""
 }

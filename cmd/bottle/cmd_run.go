@@ -130,7 +130,7 @@ func (f *factory) run(opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Detach {
+	if opts.Detach && sig.work.Err() == nil {
 		b.Detach()
 		if f.globals.JSON {
 			return f.io.json(map[string]any{"name": b.Name, "agent": b.Agent})

@@ -74,9 +74,9 @@ func (l *errorList) err() error {
 	return joined
 }
 
-// nearest returns the word of valid that word was most likely meant to be, or ""
+// Nearest returns the word of valid that word was most likely meant to be, or ""
 // if none comes close.
-func nearest(word string, valid []string) string {
+func Nearest(word string, valid []string) string {
 	best, bestDistance := "", len(word)/2+1
 	norm := normalise(word)
 	for _, v := range valid {
@@ -143,7 +143,7 @@ func distance(a, b string) int {
 // choice words a list of valid values for an error: the nearest if one comes
 // close to got, otherwise all of them.
 func choice(got string, valid []string) string {
-	if n := nearest(got, valid); n != "" {
+	if n := Nearest(got, valid); n != "" {
 		return fmt.Sprintf("did you mean %q?", n)
 	}
 	if len(valid) == 0 {

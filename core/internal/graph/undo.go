@@ -63,12 +63,12 @@ func (u *Undo) Run(ctx context.Context, o Observer) error {
 var retries = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, time.Second}
 
 // Persist runs f until it succeeds, up to a few times or until ctx ends, and
-// returns its last error.
+// returns the last error that is not only ctx's end.
 func Persist(ctx context.Context, f func(ctx context.Context) error) error {
 	err := f(ctx)
 	for _, pause := range retries {
-		if err == nil {
-			return nil
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -77,7 +77,9 @@ func Persist(ctx context.Context, f func(ctx context.Context) error) error {
 			return err
 		case <-timer.C:
 		}
-		err = f(ctx)
+		if again := f(ctx); again == nil || ctx.Err() == nil {
+			err = again
+		}
 	}
 	return err
 }

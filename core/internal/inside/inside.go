@@ -10,6 +10,8 @@
 //     or may not be read adds nothing. A command that is not there is status 127,
 //     one that cannot be executed 126, with a line on standard error that says
 //     so; 125 is a failure of its own.
+//   - tty FILE CMD... does the same once the terminal on its standard input has a
+//     size, or a second has passed: some engines set it a moment too late.
 //
 // # Why
 //
@@ -81,6 +83,11 @@ func Put(file string) []string { return []string{Path, "put", file} }
 // With is the command that runs a command with the variables of a file.
 func With(file string, command []string) []string {
 	return append([]string{Path, "env", file}, command...)
+}
+
+// WithTerminal is [With] for a command that has a terminal with a size.
+func WithTerminal(file string, command []string) []string {
+	return append([]string{Path, "tty", file}, command...)
 }
 
 // EncodeEnv writes variables as the program reads them.

@@ -3,6 +3,7 @@ package inside
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/creack/pty"
 )
 
 func program(t *testing.T) string {
@@ -127,6 +129,26 @@ func TestIdleEndsWhenItIsTold(t *testing.T) {
 		if err := cmd.Wait(); err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != sig {
 			t.Errorf("after %v: %v", sig, err)
 		}
+	}
+}
+
+func TestACommandWaitsForTheSizeOfItsTerminal(t *testing.T) {
+	cmd := exec.Command(program(t), "tty", "/nosuch", "/bin/sh", "-c", "stty size; exit 3")
+	terminal, err := pty.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = terminal.Close() }()
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 11, Cols: 22}); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := io.ReadAll(terminal) // it ends with EIO
+	if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 3 || strings.TrimSpace(string(out)) != "11 22" {
+		t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), out)
+	}
+	// Where there is no terminal there is nothing to wait for.
+	if status, out, errs := run(t, nil, "", "tty", "/nosuch", "/bin/echo", "x"); status != 0 || out != "x\n" {
+		t.Errorf("without a terminal: status %d, %q, %s", status, out, errs)
 	}
 }
 

@@ -5,6 +5,7 @@
  *   idle                  does nothing until it is told to end
  *   put FILE              writes standard input to FILE
  *   env FILE CMD ARG...   runs CMD with the variables of FILE
+ *   tty FILE CMD ARG...   the same, once the terminal has a size
  *
  * See inside.go for what each promises, and build.sh for how this file is built.
  */
@@ -18,6 +19,8 @@ typedef unsigned long ulong;
 #define SYS_close 3
 #define SYS_mmap 9
 #define SYS_rt_sigprocmask 14
+#define SYS_ioctl 16
+#define SYS_nanosleep 35
 #define SYS_execve 59
 #define SYS_exit 60
 #define SYS_wait4 61
@@ -47,11 +50,13 @@ __asm__(".globl _start\n"
 
 #elif defined(__aarch64__)
 
+#define SYS_ioctl 29
 #define SYS_openat 56
 #define SYS_close 57
 #define SYS_read 63
 #define SYS_write 64
 #define SYS_exit 93
+#define SYS_nanosleep 101
 #define SYS_rt_sigprocmask 135
 #define SYS_rt_sigtimedwait 137
 #define SYS_execve 221
@@ -325,6 +330,21 @@ static void run(char **argv, char **env)
 	fail(EXIT_NOT_FOUND, cmd, "there is no such command in the bottle");
 }
 
+/* Some engines set a terminal's size only after the program has begun, which then
+ * sees a terminal of nothing by nothing: wait a moment. */
+static void await_size(void)
+{
+	struct { unsigned short rows, cols, x, y; } size = { 0, 0, 0, 0 };
+	struct { long sec, nsec; } pause = { 0, 5000000 };
+	int i;
+
+	for (i = 0; i < 200; i++) {
+		if (sys(SYS_ioctl, 0, 0x5413 /* TIOCGWINSZ */, &size, 0) < 0 || size.rows)
+			return;
+		sys(SYS_nanosleep, &pause, 0, 0, 0);
+	}
+}
+
 __attribute__((noreturn, used)) void start(long *stack)
 {
 	long argc = stack[0];
@@ -335,9 +355,11 @@ __attribute__((noreturn, used)) void start(long *stack)
 		idle();
 	if (argc == 3 && same(argv[1], "put"))
 		put(argv[2]);
-	if (argc >= 4 && same(argv[1], "env")) {
+	if (argc >= 4 && same(argv[1], "tty"))
+		await_size();
+	if (argc >= 4 && (same(argv[1], "env") || same(argv[1], "tty"))) {
 		char *file = contents(argv[2], &size);
 		run(argv + 3, merged(env, file, size));
 	}
-	fail(EXIT_FAILED, "usage", "idle | put FILE | env FILE CMD [ARG...]");
+	fail(EXIT_FAILED, "usage", "idle | put FILE | env|tty FILE CMD [ARG...]");
 }
