@@ -103,6 +103,7 @@ type apiSpec struct {
 	CapAdd          []string `json:"cap_add,omitempty"`
 	CapDrop         []string `json:"cap_drop"`
 	NoNewPrivileges bool     `json:"no_new_privileges"`
+	SeccompProfile  string   `json:"seccomp_profile_path,omitempty"`
 
 	IpcNS    apiNamespace          `json:"ipcns"`
 	PidNS    apiNamespace          `json:"pidns"`

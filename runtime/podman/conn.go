@@ -38,6 +38,7 @@ type engine struct {
 
 	hosts    keyedMutex // by network: whoever rewrites its hosts files
 	commands commandCache
+	profiles profiles
 }
 
 var _ runtime.Runtime = (*engine)(nil)

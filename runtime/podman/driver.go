@@ -162,6 +162,7 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 
 // Close implements [runtime.Runtime].
 func (e *engine) Close() error {
+	defer e.forgetProfiles()
 	if e.service == nil {
 		if conn, err := e.connection(context.Background()); err == nil {
 			conn.Client.CloseIdleConnections()

@@ -44,6 +44,9 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 	if err != nil {
 		return runtime.Container{}, err
 	}
+	if body.SeccompProfile, err = e.seccompProfile(spec.Capabilities); err != nil {
+		return runtime.Container{}, err
+	}
 	// steps are the requests that are not interrupted.
 	steps := context.WithoutCancel(ctx)
 	step := func(f func(context.Context) error) error {

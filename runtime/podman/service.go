@@ -126,8 +126,15 @@ func (s *service) prepare() error {
 	return err
 }
 
-// sweep removes the directories of services whose processes were killed.
+// sweep removes the directories of services whose processes were killed, and
+// seccomp profiles that are too old to be of a container still to be created.
 func sweep(base string) {
+	profiles, _ := filepath.Glob(filepath.Join(base, "p*"))
+	for _, d := range profiles {
+		if info, err := os.Stat(d); err == nil && time.Since(info.ModTime()) > 7*24*time.Hour {
+			_ = os.RemoveAll(d)
+		}
+	}
 	dirs, _ := filepath.Glob(filepath.Join(base, "s*"))
 	for _, d := range dirs {
 		if f, err := holdDir(d); err == nil {
