@@ -234,7 +234,8 @@ func (b *Box) Address(n runtime.Network) string {
 	return ""
 }
 
-// Exited runs a container to its end and returns its status and output.
+// Exited runs a container to its end, returns its status and output, and removes
+// it.
 func (e *Env) Exited(ctx context.Context, spec runtime.ContainerSpec) (Output, error) {
 	b, err := e.BoxOf(ctx, spec)
 	if err != nil {
@@ -245,8 +246,11 @@ func (e *Env) Exited(ctx context.Context, spec runtime.ContainerSpec) (Output, e
 		return Output{}, err
 	}
 	out, err := b.Logs(ctx)
+	if err != nil {
+		return Output{}, err
+	}
 	out.Code = status.Code
-	return out, err
+	return out, e.Runtime.RemoveContainer(ctx, b.ID)
 }
 
 // Logs returns what the main process wrote so far.

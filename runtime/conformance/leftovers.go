@@ -129,7 +129,7 @@ func compare(before, after []string) (added, gone []string) {
 func (s *suite) leftovers(ctx context.Context) error {
 	var now snapshot
 	var lines []string
-	err := poll(ctx, patience, func(ctx context.Context) error {
+	err := poll(ctx, s.patience, func(ctx context.Context) error {
 		var err error
 		if now, err = s.snapshot(ctx); err != nil {
 			return err
@@ -151,7 +151,7 @@ func (s *suite) leftovers(ctx context.Context) error {
 		if slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, onHost) }) {
 			hint = "\n(if something else changes this host at the same time, say so: " + EnvSharedHost + "=1)"
 		}
-		return fmt.Errorf("leftovers %s after the test:\n  %s%s", patience, strings.Join(lines, "\n  "), hint)
+		return fmt.Errorf("leftovers %s after the test:\n  %s%s", s.patience, strings.Join(lines, "\n  "), hint)
 	}
 	return err
 }

@@ -86,9 +86,11 @@ type suite struct {
 	temp              string // the process's temporary directory during the run
 	oldTemp           string
 	current           int
-	before            snapshot
-	begun             snapshot // of the host
-	report            Report
+	// patience is how long leftovers may take to go.
+	patience time.Duration
+	before   snapshot
+	begun    snapshot // of the host
+	report   Report
 }
 
 // begin prepares a run: what it makes, end removes.
@@ -99,7 +101,7 @@ func begin(ctx context.Context, rt runtime.Runtime, opts Options) (_ *suite, err
 	if opts.Logf == nil {
 		opts.Logf = func(string, ...any) {}
 	}
-	s := &suite{rt: rt, opts: opts, name: "conf" + random(3)}
+	s := &suite{rt: rt, opts: opts, name: "conf" + random(3), patience: patience}
 	if s.info, err = rt.Info(ctx); err != nil {
 		return nil, err
 	}
