@@ -140,6 +140,14 @@ func (x *execution) run(ctx context.Context, spec runtime.ExecSpec) (runtime.Exi
 		err  error
 	}
 	exit := make(chan ended, 1)
+	// The record of a process cannot be removed before its end is known.
+	end := func() {
+		x.kill(ctx)
+		select {
+		case <-exit:
+		case <-time.After(killPatience):
+		}
+	}
 	go func() {
 		r, err := e.tasks().Wait(waiting, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
 		exit <- ended{r.GetExitStatus(), err}
@@ -148,7 +156,7 @@ func (x *execution) run(ctx context.Context, spec runtime.ExecSpec) (runtime.Exi
 	if err != nil {
 		if ctx.Err() != nil {
 			// It may have been started all the same.
-			x.kill(ctx)
+			end()
 			return none, context.Cause(ctx)
 		}
 		return none, execError(err)
@@ -161,23 +169,23 @@ func (x *execution) run(ctx context.Context, spec runtime.ExecSpec) (runtime.Exi
 		go x.resize(waiting, spec.Size, spec.Resize)
 	}
 	select {
-	case end := <-exit:
-		if end.err != nil {
-			if isNotFound(end.err) {
+	case ended := <-exit:
+		if ended.err != nil {
+			if isNotFound(ended.err) {
 				return none, precondition("the container ended")
 			}
-			return none, end.err
+			return none, ended.err
 		}
 		if err := x.finish(ctx); err != nil {
 			x.kill(ctx)
 			return none, err
 		}
-		return runtime.ExitStatus{Code: int(end.code)}, nil
+		return runtime.ExitStatus{Code: int(ended.code)}, nil
 	case err := <-x.streams.failed:
-		x.kill(ctx)
+		end()
 		return none, err
 	case <-ctx.Done():
-		x.kill(ctx)
+		end()
 		return none, context.Cause(ctx)
 	}
 }
@@ -200,6 +208,9 @@ func (x *execution) resize(ctx context.Context, size runtime.Size, changes <-cha
 		}
 	}
 }
+
+// killPatience bounds the wait for the end of a process that has been killed.
+const killPatience = 5 * time.Second
 
 // What can be on its way when a process ends: its pipe, the shim's buffer, the
 // FIFO. More than that comes from a child that holds the pipe.

@@ -9,37 +9,45 @@ import (
 	"strings"
 	"time"
 
-	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
 // kill ends the process with its descendants, its session and whatever carries its
-// ID in the environment. The container is paused meanwhile, so that nothing makes
-// a child behind the scan's back.
+// ID in the environment. First all are stopped, until a scan finds none that runs:
+// what is stopped makes no child behind the scan's back. The rest of the container
+// goes on meanwhile, and the shim is not asked: it may be busy with this very process.
 func (x *execution) kill(ctx context.Context) {
 	ctx, cancel := undoing(ctx)
 	defer cancel()
-	e := x.engine
-	init, err := e.process(ctx, x.container)
-	if err != nil || init == nil {
+	init, err := x.engine.process(ctx, x.container)
+	if err != nil || init == nil || init.Pid == 0 {
 		return
 	}
-	for round := range 5 {
-		_, pauseErr := e.tasks().Pause(ctx, &tasks.PauseTaskRequest{ContainerID: x.container})
-		victims := x.victims(int(init.Pid))
-		for _, pid := range victims {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		if pauseErr == nil {
-			_, _ = e.tasks().Resume(ctx, &tasks.ResumeTaskRequest{ContainerID: x.container})
-		}
+	const stopRounds, rounds = 30, 60
+	for round := range rounds {
+		victims, running := x.victims(int(init.Pid))
 		if len(victims) == 0 {
 			return
 		}
-		// They die when they run again.
-		awaitEnd(victims, time.Duration(round+1)*time.Second)
+		if running && round < stopRounds {
+			for _, pid := range victims {
+				_ = unix.Kill(pid, unix.SIGSTOP)
+			}
+			// A stop takes effect at once, but for what sleeps in the kernel.
+			if round > 2 {
+				time.Sleep(time.Millisecond << min(round-2, 6))
+			}
+			continue
+		}
+		for _, pid := range victims {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		awaitEnd(victims, time.Second)
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
 
@@ -61,20 +69,21 @@ func awaitEnd(pids []int, limit time.Duration) {
 	}
 }
 
-// victims lists what belongs to the execution, with PIDs of this host.
-func (x *execution) victims(init int) []int {
+// victims lists what belongs to the execution, with PIDs of this host, and whether
+// some of it is not stopped.
+func (x *execution) victims(init int) (victims []int, running bool) {
 	space, err := os.Readlink(procFile(init, "ns/pid"))
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	type process struct {
-		parent, session int
-		marked          bool
+		stat
+		marked bool
 	}
 	all := map[int]*process{}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	sessions := map[int]bool{}
 	variable := []byte(tinyinit.ExecID + "=" + x.id)
@@ -84,15 +93,15 @@ func (x *execution) victims(init int) []int {
 		if err != nil {
 			continue
 		}
-		parent, session, ok := readStat(pid)
+		st, ok := readStat(pid)
 		if !ok {
 			continue
 		}
 		if pid == init {
-			initSession = session
+			initSession = st.session
 			continue
 		}
-		p := &process{parent: parent, session: session}
+		p := &process{stat: st}
 		p.marked = pid == int(x.pid)
 		if !p.marked {
 			// The environment is read of this container's processes alone.
@@ -102,8 +111,8 @@ func (x *execution) victims(init int) []int {
 			// The PID is another process's by now.
 			p.marked = false
 		}
-		if p.marked && session > 0 {
-			sessions[session] = true
+		if p.marked && st.session > 0 {
+			sessions[st.session] = true
 		}
 		all[pid] = p
 	}
@@ -120,37 +129,43 @@ func (x *execution) victims(init int) []int {
 			}
 		}
 	}
-	var victims []int
 	for pid, p := range all {
 		if p.marked {
 			victims = append(victims, pid)
+			running = running || !p.stopped
 		}
 	}
-	return victims
+	return victims, running
 }
 
 func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }
 
-// readStat returns the parent and session of a process that is no zombie.
-func readStat(pid int) (parent, session int, ok bool) {
+// stat is what a process's stat file says.
+type stat struct {
+	parent, session int
+	stopped         bool
+}
+
+// readStat describes a process that is no zombie.
+func readStat(pid int) (stat, bool) {
 	content, err := os.ReadFile(procFile(pid, "stat"))
 	if err != nil {
-		return 0, 0, false
+		return stat{}, false
 	}
 	// The process chooses its name: the fields begin after the last ')'.
 	end := bytes.LastIndexByte(content, ')')
 	if end < 0 {
-		return 0, 0, false
+		return stat{}, false
 	}
 	fields := strings.Fields(string(content[end+1:]))
 	if len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
-		return 0, 0, false
+		return stat{}, false
 	}
 	parent, err1 := strconv.Atoi(fields[1])
 	session, err2 := strconv.Atoi(fields[3])
-	return parent, session, err1 == nil && err2 == nil
+	return stat{parent, session, fields[0] == "T" || fields[0] == "t"}, err1 == nil && err2 == nil
 }
 
 func hasVariable(pid int, variable []byte) bool {

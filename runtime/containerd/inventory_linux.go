@@ -47,25 +47,33 @@ func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
 	for _, r := range records {
 		add("images", r.Name+" "+r.Target.Digest.String())
 	}
+	held, err := e.client.LeasesService().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cached := map[string]bool{}
+	for _, l := range held {
+		if _, cache := l.Labels[builder.LabelBuilder]; !cache {
+			add("leases", l.ID)
+			continue
+		}
+		resources, err := e.client.LeasesService().ListResources(ctx, l)
+		if err != nil && !isNotFound(err) {
+			return nil, err
+		}
+		for _, r := range resources {
+			cached[r.ID] = true
+		}
+	}
 	err = e.snapshots().Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		// Those of images are images' concern, and of the builder's cache.
-		if info.Kind != snapshots.KindCommitted {
+		// Those of images are images' concern; the builder's cache holds its own.
+		if info.Kind != snapshots.KindCommitted && !cached[info.Name] {
 			add("snapshots", info.Name)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
-	}
-	leases, err := e.client.LeasesService().List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range leases {
-		// Those of the builder are its cache's.
-		if _, cache := l.Labels[builder.LabelBuilder]; !cache {
-			add("leases", l.ID)
-		}
 	}
 	namespaces, err := e.client.NamespaceService().List(ctx)
 	if err != nil {
