@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (b *Builder) Cleanup(ctx context.Context) error {
 	}
 	lock, err := tryRoot(b.opts.Root)
 	if err != nil || lock == nil {
-		return err
+		return err // built in by another
 	}
 	defer lock.release()
 	c, err := connect(b.opts)
@@ -167,17 +168,31 @@ func isMountOf(m *mountinfo.Info, o mount.Mount) bool {
 
 // removeImages removes images whose build did not end.
 func (s *solver) removeImages(ctx context.Context) error {
-	list, err := s.client.ImageService().List(ctx, "name~="+"^"+strings.ReplaceAll(temporaryPrefix, ".", `\\.`))
+	list, err := s.client.ImageService().List(ctx, fmt.Sprintf("name~=%q", "^"+regexp.QuoteMeta(temporaryPrefix)))
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
 	for _, img := range list {
-		if !strings.HasPrefix(img.Name, temporaryPrefix) {
-			continue
-		}
 		if err := s.client.ImageService().Delete(ctx, img.Name); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove image %s: %w", img.Name, err)
 		}
+	}
+	return nil
+}
+
+// unmount unmounts what is mounted at a directory and removes it, empty.
+func unmount(dir string) error {
+	for {
+		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break // nothing mounted
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

@@ -84,6 +84,10 @@ func (ns *namespace) dial(ctx context.Context, network, address string) (net.Con
 	}}
 	addrs, err := resolver.LookupNetIP(ctx, "ip4", host)
 	if err != nil {
+		var missing *net.DNSError
+		if errors.As(err, &missing) {
+			missing.Server = "" // the host's, which was not asked
+		}
 		return nil, err
 	}
 	var errs []error

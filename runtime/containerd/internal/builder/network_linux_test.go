@@ -25,9 +25,9 @@ func TestAStepHasTheNetworkThatItIsGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	show := "RUN ip address; cat /etc/resolv.conf; readlink /proc/self/ns/net; cat /proc/sys/net/ipv4/ip_forward; test -w /etc/resolv.conf || echo read-only"
+	show := "RUN ip address; cat /etc/resolv.conf; readlink /proc/self/ns/net; cat /proc/sys/net/ipv4/ip_forward; echo x >> /etc/resolv.conf || echo read-only"
 	_, out := w.must(b, from(show), runtime.BuildSpec{})
-	contains(t, out, "inet 203.0.113.7/24", "nameserver 203.0.113.53\n", "inet 127.0.0.1/8", "\n0\n")
+	contains(t, out, "inet 203.0.113.7/24", "nameserver 203.0.113.53\n", "inet 127.0.0.1/8", "\n0\n", "\nread-only\n")
 	for _, not := range []string{here, "inet6", "uplink"} {
 		if strings.Contains(out, not) {
 			t.Errorf("%q is in the output", not)

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/opencontainers/image-spec/identity"
 
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -129,6 +132,78 @@ func TestWhatAKilledBuildLeavesIsRemoved(t *testing.T) {
 	w.nothingIsLeft(append(before, "docker.io/library/made:1"))
 }
 
+func TestOnlyMountsOfOurSnapshotsAreRemoved(t *testing.T) {
+	w := newWorld(t)
+	b := w.builder()
+	w.must(b, from("RUN echo one > /one"), runtime.BuildSpec{})
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := w.client.GetImage(w.ctx(), "docker.io/library/made:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.RootFS(w.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := w.client.SnapshotService("overlayfs")
+	view, err := store.View(w.ctx(), "view", identity.ChainID(layers).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, err := store.Prepare(w.ctx(), "active", identity.ChainID(layers).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := store.View(w.ctx(), "first", identity.ChainID(layers[:1]).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, key := range []string{"view", "active", "first"} {
+			if err := store.Remove(w.ctx(), key); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	foreign := t.TempDir()
+	other := []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + t.TempDir() + ":" + t.TempDir()}}}
+	bind := []mount.Mount{{Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "ro"}}}
+	for dir, mounts := range map[string][]mount.Mount{
+		"buildkit-mount1": view, "buildkit-mount2": active, "buildkit-mount3": first,
+		"buildkit-mount4": other, "buildkit-mount5": bind, "another1": view,
+	} {
+		dir = filepath.Join(foreign, dir)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := unmount(dir); err != nil {
+				t.Error(err)
+			}
+		}()
+		if err := mount.All(mounts, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := New(w.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = again.Close() }()
+	if err := again.Cleanup(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(entries); got != "[d another1/ d buildkit-mount4/ d buildkit-mount5/]" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 func TestAnotherProcessIsWaitedFor(t *testing.T) {
 	w := newWorld(t)
 	b := w.builder()
@@ -144,14 +219,11 @@ func TestAnotherProcessIsWaitedFor(t *testing.T) {
 		ended <- err
 	}()
 	out.await(t, "waiting for another process that builds in "+w.opts.Root)
-	// Meanwhile nothing of its build is touched.
-	if err := b.Cleanup(context.Background()); err == nil {
-		t.Log("Cleanup returned while another waits")
-	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
+	// What belongs to a process that lives is not touched.
 	if err := b.Cleanup(context.Background()); err != nil {
 		t.Error(err)
 	}

@@ -97,15 +97,15 @@ func (p *progress) output(s *step, data []byte) {
 	s.pending = append(s.pending, data...)
 	for {
 		end := bytes.IndexByte(s.pending, '\n')
-		skip := 1
-		if end < 0 {
+		next := end + 1
+		if end < 0 || end > lineBytes {
 			if len(s.pending) < lineBytes {
 				return
 			}
-			end, skip = lineBytes, 0
+			end, next = lineBytes, lineBytes
 		}
 		p.said(s, string(s.pending[:end]))
-		s.pending = s.pending[end+skip:]
+		s.pending = s.pending[next:]
 	}
 }
 

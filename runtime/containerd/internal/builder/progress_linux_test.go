@@ -7,6 +7,7 @@ import (
 	"time"
 
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
 )
 
 func TestALineIsMadeFitToBeShown(t *testing.T) {
@@ -43,12 +44,11 @@ func TestOutputIsCutIntoLines(t *testing.T) {
 		{Digest: "c", Name: "[internal] load something", Started: &now, Completed: &now},
 		{Digest: "d", Name: "[3/3] RUN d", Started: &now, Completed: &now, Cached: true},
 	}})
-	say := func(step, text string) {
-		p.update(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: "a", Data: []byte(text)}}[:1]})
-		_ = step
+	say := func(step digest.Digest, text string) {
+		p.update(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: step, Data: []byte(text)}}})
 	}
 	say("a", "one\ntw")
-	p.update(&bkclient.SolveStatus{Logs: []*bkclient.VertexLog{{Vertex: "b", Data: []byte("other\n")}}})
+	say("b", "other\n")
 	say("a", "o\n\nunended")
 	p.finish()
 	want := "[1/2] RUN a\n[2/2] RUN b\n[3/3] RUN d (cached)\n[1/2] RUN a:\none\n[2/2] RUN b:\nother\n[1/2] RUN a:\ntwo\n\nunended\n"

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/contenthash"
@@ -199,7 +200,7 @@ func (s *solver) newWorker(ctx context.Context) error {
 		Labels:           map[string]string{},
 		Platforms:        []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		NetworkProviders: providers,
-		Executor:         &stepRunner{Executor: run, dir: s.mounts()},
+		Executor:         stepRunner{run},
 		Snapshotter:      containerdsnapshot.NewSnapshotter(s.opts.Snapshotter, s.client.SnapshotService(s.opts.Snapshotter), ns, nil),
 		ContentStore:     content,
 		Applier:          winlayers.NewFileSystemApplierWithWindows(content, differ),
@@ -216,7 +217,7 @@ func (s *solver) newWorker(ctx context.Context) error {
 			return nil, manager.Delete(ctx, l, leases.SynchronousDelete)
 		},
 		MetadataStore: records,
-		MountPoolRoot: filepath.Join(dir, "cachemounts"),
+		MountPoolRoot: s.mounts(),
 	})
 	if err != nil {
 		return errors.Join(err, records.Close())
@@ -236,8 +237,8 @@ func (s *solver) newWorker(ctx context.Context) error {
 
 func (s *solver) dir(name string) string { return filepath.Join(s.opts.Root, name) }
 
-// mounts is where the file systems of running steps are mounted.
-func (s *solver) mounts() string { return s.dir("mounts") }
+// mounts is where BuildKit mounts the file systems of running steps.
+func (s *solver) mounts() string { return filepath.Join(s.dir("worker"), "cachemounts") }
 
 // rest is called when no build runs: what BuildKit keeps for some minutes in
 // case of a next build is let go.
@@ -246,7 +247,25 @@ func (s *solver) rest() { imageutil.CancelCacheLeases() }
 // close takes everything down.
 func (s *solver) close() error {
 	s.rest()
-	return errors.Join(s.forget(), s.llb.Close(), s.store.Close(), s.worker.Close(), s.client.Close())
+	return errors.Join(s.forget(), s.llb.Close(), s.store.Close(), s.worker.Close(), s.dropTemporary(), s.client.Close())
+}
+
+// dropTemporary removes leases that BuildKit would have removed a moment later.
+func (s *solver) dropTemporary() error {
+	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	defer cancel()
+	filter := fmt.Sprintf("labels.%q==%q,labels.%q", LabelBuilder, s.opts.Root, "buildkit/lease.temporary")
+	manager := s.client.LeasesService()
+	list, err := manager.List(ctx, filter)
+	if err != nil {
+		return fmt.Errorf("list the builder's leases: %w", err)
+	}
+	for _, l := range list {
+		if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove lease %s: %w", l.ID, err)
+		}
+	}
+	return nil
 }
 
 // forget empties what BuildKit keeps about records in variables of the package. The
