@@ -57,8 +57,9 @@ func Run(ctx context.Context, rt runtime.Runtime, opts Options) (Report, error) 
 		return Report{}, err
 	}
 	for _, t := range s.tests {
-		if err := ctx.Err(); err != nil {
-			return s.report, errors.Join(context.Cause(ctx), s.end(context.WithoutCancel(ctx)))
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+			break
 		}
 		if opts.Started != nil {
 			opts.Started(t)
@@ -68,7 +69,8 @@ func Run(ctx context.Context, rt runtime.Runtime, opts Options) (Report, error) 
 			opts.Ended(r)
 		}
 	}
-	return s.report, s.end(context.WithoutCancel(ctx))
+	err = errors.Join(err, s.end(context.WithoutCancel(ctx)))
+	return s.report, err
 }
 
 // suite is a run of the suite.
