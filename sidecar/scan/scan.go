@@ -182,3 +182,10 @@ func (s *Scanner) Mask(m *secrets.Masker, text string) string {
 	}
 	return text
 }
+
+// Check says whether options are valid. Its errors are of type [*policy.FieldError].
+func Check(o Options) error {
+	o.Off = true // the rules are not the operator's
+	_, err := New(o, nil)
+	return err
+}

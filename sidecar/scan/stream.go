@@ -64,7 +64,10 @@ func (st *Stream) values(p []byte) *Finding {
 		return nil
 	}
 	for _, raw := range p {
-		out, n := st.norm.step(raw)
+		out, n := [3]byte{raw}, 1
+		if raw == '%' || raw == '\r' || raw == '\n' || st.norm.n > 0 || st.norm.escaped > 0 {
+			out, n = st.norm.step(raw)
+		}
 		for _, c := range out[:n] {
 			st.value = st.s.values.Step(st.value, c)
 			for _, id := range st.s.values.Found(st.value) {

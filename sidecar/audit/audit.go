@@ -1,0 +1,120 @@
+// Package audit writes what a bottle's sidecars decided: one line of JSON a decision.
+//
+// A line holds no secret and no body: paths are given without their query and with
+// known secrets masked by whoever records them. Lines are never dropped: a reader that
+// does not keep up slows the requests down.
+package audit
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// Decisions.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+	Error = "error" // allowed, but it failed
+)
+
+// maxPath bounds the path in a record, in bytes.
+const maxPath = 2 << 10
+
+// Record is one decision.
+type Record struct {
+	Time     time.Time `json:"time"`
+	Sidecar  string    `json:"sidecar"`
+	Agent    string    `json:"agent,omitempty"`
+	Scheme   string    `json:"scheme,omitempty"`
+	Host     string    `json:"host,omitempty"`
+	Port     uint16    `json:"port,omitempty"`
+	Method   string    `json:"method,omitempty"`
+	Path     string    `json:"path,omitempty"`
+	Decision string    `json:"decision"`
+	Rule     string    `json:"rule"`
+	Reason   string    `json:"reason,omitempty"`
+	Status   int       `json:"status,omitempty"`
+	// BytesOut left the bottle, BytesIn came in: bodies only.
+	BytesOut int64 `json:"bytes_out"`
+	BytesIn  int64 `json:"bytes_in"`
+	// Duration is in milliseconds.
+	Duration float64 `json:"duration_ms"`
+}
+
+// Log writes records. It is safe for concurrent use.
+type Log struct {
+	sidecar, agent string
+	records        chan Record
+	closed         chan struct{}
+	mu             sync.RWMutex
+	ended          bool
+	err            error
+}
+
+// queue is how many records may wait for the writer.
+const queue = 1024
+
+// New makes a log of a sidecar that serves an agent. Close ends it.
+func New(w io.Writer, sidecar, agent string) *Log {
+	l := &Log{sidecar: sidecar, agent: agent, records: make(chan Record, queue), closed: make(chan struct{})}
+	go l.run(w)
+	return l
+}
+
+func (l *Log) run(w io.Writer) {
+	defer close(l.closed)
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false)
+	for r := range l.records {
+		err := enc.Encode(r)
+		if len(l.records) == 0 && err == nil {
+			err = buf.Flush()
+		}
+		if err != nil && l.err == nil {
+			l.err = err
+		}
+	}
+	if err := buf.Flush(); err != nil && l.err == nil {
+		l.err = err
+	}
+}
+
+// Record writes a record. Its sidecar and agent are set, and its time if it has none.
+func (l *Log) Record(r Record) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.ended {
+		return
+	}
+	r.Sidecar, r.Agent = l.sidecar, l.agent
+	if r.Time.IsZero() {
+		r.Time = time.Now()
+	}
+	r.Time = r.Time.UTC()
+	r.Path, _, _ = strings.Cut(r.Path, "?")
+	if len(r.Path) > maxPath {
+		r.Path = r.Path[:maxPath] + "…"
+	}
+	if !utf8.ValidString(r.Path) {
+		r.Path = strings.ToValidUTF8(r.Path, "�")
+	}
+	l.records <- r
+}
+
+// Close writes what is left and returns the first error of writing.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if !l.ended {
+		l.ended = true
+		close(l.records)
+	}
+	l.mu.Unlock()
+	<-l.closed
+	return l.err
+}
