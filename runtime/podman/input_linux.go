@@ -14,8 +14,13 @@ const pipefsMagic = 0x50495045
 // The process is hostile and may have put something else there since: that is
 // refused.
 func openInput(pid int) (*os.File, error) {
+	const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
 	name := procPath(pid, "fd/0")
-	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	fd, err := unix.Open(name, flags, 0)
+	if err == unix.EACCES && os.Geteuid() != 0 {
+		// A process of another user's in a rootless container.
+		fd, err = openInputOfOther(pid, name, flags)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -26,4 +31,20 @@ func openInput(pid int) (*os.File, error) {
 		return nil, fmt.Errorf("%s is not a pipe", name)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func openInputOfOther(pid int, name string, flags int) (int, error) {
+	userNS, err := os.Open(procPath(pid, "ns/user"))
+	if err != nil {
+		return -1, err
+	}
+	defer userNS.Close()
+	fds, err := rawThroughUser(userNS, []string{name}, flags)
+	if err != nil {
+		return -1, err
+	}
+	if fds[0] < 0 {
+		return -1, unix.Errno(-fds[0])
+	}
+	return fds[0], nil
 }

@@ -3,6 +3,8 @@ package podman
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -77,11 +79,12 @@ func victimsOf(initPid int, namespace, token string) map[int]bool {
 			continue
 		}
 		all = append(all, p)
-		env, _ := os.ReadFile(filepath.Join(d, "environ"))
+	}
+	for i, env := range environments(initPid, all) {
 		for kv := range bytes.SplitSeq(env, []byte{0}) {
 			if bytes.Equal(kv, marker) {
-				victims[pid] = true
-				sessions[p.session] = true
+				victims[all[i].pid] = true
+				sessions[all[i].session] = true
 			}
 		}
 	}
@@ -99,6 +102,48 @@ func victimsOf(initPid int, namespace, token string) map[int]bool {
 		}
 	}
 	return victims
+}
+
+// maxEnviron bounds what is read of an environment; the kernel's own limit of one
+// string is 128 KiB.
+const maxEnviron = 4 << 20
+
+// environments reads the environments of processes. Those of other users than this
+// one can be opened only from within their user namespace.
+func environments(initPid int, all []proc) [][]byte {
+	envs := make([][]byte, len(all))
+	var closed []int
+	var paths []string
+	for i, p := range all {
+		f, err := os.Open(procPath(p.pid, "environ"))
+		if errors.Is(err, os.ErrPermission) {
+			closed, paths = append(closed, i), append(paths, procPath(p.pid, "environ"))
+		}
+		if err == nil {
+			envs[i], _ = io.ReadAll(io.LimitReader(f, maxEnviron))
+			_ = f.Close()
+		}
+	}
+	if len(closed) == 0 || os.Geteuid() == 0 {
+		return envs
+	}
+	userNS, err := os.Open(procPath(initPid, "ns/user"))
+	if err != nil {
+		return envs
+	}
+	defer userNS.Close()
+	for len(paths) > 0 {
+		n := min(len(paths), maxOpen)
+		files, _ := openThroughUser(userNS, paths[:n], os.O_RDONLY)
+		for j, f := range files {
+			if f != nil {
+				envs[closed[j]], _ = io.ReadAll(io.LimitReader(f, maxEnviron))
+				_ = f.Close()
+			}
+		}
+		paths, closed = paths[n:], closed[n:]
+	}
+	return envs
 }
 
 // readStat reads what is needed of a process that is not a zombie.
