@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -40,6 +41,11 @@ func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (runtime.Ima
 	} else {
 		id, err = e.buildClassic(ctx, spec, source)
 	}
+	if errdefs.IsInvalidArgument(err) {
+		if why := e.lacksHeredoc(builder); why != "" && usesHeredoc(source.RealDockerfile) {
+			err = fmt.Errorf("%w\n%w", runtime.NotImplemented(runtime.FeatureHeredoc, why), plain{err})
+		}
+	}
 	if err != nil {
 		return none, err
 	}
@@ -50,6 +56,34 @@ func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (runtime.Ima
 	e.dropReplaced(ctx, replaced, image.ID)
 	return image, nil
 }
+
+// heredocSince is the first version whose built-in Dockerfile frontend has it.
+const heredocSince = 23
+
+// lacksHeredoc says why a builder does not know heredocs, or is empty.
+func (e *engine) lacksHeredoc(builder builderChoice) string {
+	switch {
+	case builder == builderClassic:
+		return "the classic builder does not know it"
+	case majorVersion(e.version.Version) < heredocSince:
+		return fmt.Sprintf("the BuildKit in Docker %s is older than it", e.version.Version)
+	}
+	return ""
+}
+
+var heredoc = regexp.MustCompile(`(?mi)^\s*(RUN|COPY|ADD)\b.*<<-?["']?[A-Za-z_]`)
+
+// usesHeredoc reports whether a Dockerfile that a builder could not read looks as
+// if that were the reason.
+func usesHeredoc(dockerfile string) bool {
+	content, err := os.ReadFile(dockerfile) //nolint:gosec // the user named it
+	return err == nil && heredoc.Match(content)
+}
+
+// plain is an error's text without its kind.
+type plain struct{ err error }
+
+func (p plain) Error() string { return p.err.Error() }
 
 // tagged lists the images that tags refer to now.
 func (e *engine) tagged(ctx context.Context, tags []string) ([]runtime.Image, error) {

@@ -1,7 +1,9 @@
 package docker
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -28,8 +30,75 @@ func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader
 	if err != nil {
 		return fail(ctx, op, name, err)
 	}
-	_, err = e.cli.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: dir, Content: archive})
-	return fail(ctx, op, name, copyError(err))
+	if dir == "/" || c.HostConfig != nil && c.HostConfig.ReadonlyRootfs {
+		_, err = e.cli.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: dir, Content: archive})
+		return fail(ctx, op, name, copyError(err))
+	}
+	return fail(ctx, op, name, copyError(e.copyBelow(ctx, c.ID, dir, archive)))
+}
+
+// copyBelow extracts into a directory by way of the root: the daemon refuses
+// relative links that leave the directory that it extracts into, although they
+// stay inside the container.
+func (e *engine) copyBelow(ctx context.Context, id, dir string, archive io.Reader) error {
+	stat, err := e.cli.ContainerStatPath(ctx, id, client.ContainerStatPathOptions{Path: dir + "/."})
+	if err != nil {
+		return err
+	}
+	if !stat.Stat.Mode.IsDir() {
+		return runtime.Errorf(errdefs.ErrFailedPrecondition, "%s is not a directory", dir)
+	}
+	r, w := io.Pipe()
+	rewritten := make(chan error, 1)
+	go func() {
+		err := prefixArchive(w, archive, strings.TrimPrefix(dir, "/"))
+		rewritten <- err
+		w.CloseWithError(err)
+	}()
+	_, err = e.cli.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
+	_ = r.Close()
+	if archiveErr := <-rewritten; archiveErr != nil && !errors.Is(archiveErr, io.ErrClosedPipe) {
+		return archiveErr
+	}
+	return err
+}
+
+// prefixArchive passes a tar stream on with its entries, and what its hard links
+// refer to, below a directory. The directory itself stays as it is.
+func prefixArchive(w io.Writer, r io.Reader, dir string) error {
+	tr, tw := tar.NewReader(r), tar.NewWriter(w)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return tw.Close()
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+		if path.Clean(h.Name) == "." {
+			continue
+		}
+		h.Name = dir + "/" + h.Name
+		if h.Typeflag == tar.TypeLink {
+			h.Linkname = path.Join(dir, h.Linkname)
+		}
+		// The writer finds out anew what the header needs.
+		h.Format = tar.FormatPAX
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(tw, tr); err != nil {
+			return archiveError(err)
+		}
+	}
+}
+
+// archiveError is InvalidArgument for an archive that cannot be read as one.
+func archiveError(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return runtime.Errorf(errdefs.ErrInvalidArgument, "it is not a tar archive: %v", err)
+	}
+	return err
 }
 
 // copyError gives what the daemon said a kind.

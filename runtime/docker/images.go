@@ -85,19 +85,38 @@ func (e *engine) removeImage(ctx context.Context, ref string) error {
 	if !managed(image.Labels) {
 		return errForeign("image")
 	}
-	// The daemon would take the tag from an image that a container was made of.
-	users, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("ancestor", image.ID)})
-	if err != nil {
-		return err
-	}
-	for _, c := range users.Items {
-		if c.ImageID == image.ID && len(image.Tags) <= 1 {
-			return runtime.Errorf(errdefs.ErrFailedPrecondition, "container %s uses it", containerName(c.Names, c.ID))
+	options := client.ImageRemoveOptions{PruneChildren: true}
+	if strings.Contains(ref, "@") && len(image.Tags) > 0 {
+		// A digest beside a tag is not the last reference, but the daemon takes the
+		// two for one, and would want the image unused.
+		options.Force = true
+	} else if user, err := e.userOf(ctx, image); err != nil || user != "" {
+		if err != nil {
+			return err
 		}
+		return runtime.Errorf(errdefs.ErrFailedPrecondition, "container %s uses it", user)
 	}
-	_, err = e.cli.ImageRemove(ctx, ref, client.ImageRemoveOptions{PruneChildren: true})
+	_, err = e.cli.ImageRemove(ctx, ref, options)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	return asKind(err, errdefs.IsConflict, errdefs.ErrFailedPrecondition)
+}
+
+// userOf names a container that was made of an image's last reference, or is
+// empty. The daemon would take the name from below it in some cases.
+func (e *engine) userOf(ctx context.Context, image runtime.Image) (string, error) {
+	if len(image.Tags) > 1 {
+		return "", nil
+	}
+	users, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("ancestor", image.ID)})
+	if err != nil {
+		return "", err
+	}
+	for _, c := range users.Items {
+		if c.ImageID == image.ID {
+			return containerName(c.Names, c.ID), nil
+		}
+	}
+	return "", nil
 }

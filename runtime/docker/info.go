@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,26 +56,22 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 	if _, ok := d.Runtimes["runsc"]; !ok {
 		info.Missing[runtime.FeatureGVisor] = "runsc is not among the daemon's runtimes"
 	}
-	info.Builder = "BuildKit in the daemon"
 	builder, err := e.chooseBuilder(ctx)
 	if err != nil {
 		return runtime.Info{}, fail(ctx, op, e.endpoint.host, err)
 	}
-	switch {
-	case builder == builderClassic:
+	info.Builder = "BuildKit in the daemon"
+	if builder == builderClassic {
 		info.Builder = "the daemon's classic builder"
-		info.Missing[runtime.FeatureHeredoc] = "the classic builder does not know it"
-	case majorVersion(d.ServerVersion) < heredocSince:
-		info.Missing[runtime.FeatureHeredoc] = fmt.Sprintf("the BuildKit in Docker %s is older than it", d.ServerVersion)
+	}
+	if why := e.lacksHeredoc(builder); why != "" {
+		info.Missing[runtime.FeatureHeredoc] = why
 	}
 	for _, w := range d.Warnings {
 		info.Warnings = append(info.Warnings, strings.TrimPrefix(w, "WARNING: "))
 	}
 	return info, nil
 }
-
-// heredocSince is the first version whose built-in Dockerfile frontend has it.
-const heredocSince = 23
 
 // majorVersion is the first number of a version, 0 if it has none.
 func majorVersion(version string) int {
