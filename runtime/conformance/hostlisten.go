@@ -127,6 +127,9 @@ func (h *hostListener) alive() error {
 		return err
 	}
 	control := "control" + random(4)
+	if slices.ContainsFunc(addrs, netip.Addr.Is6) {
+		addrs = append(addrs, netip.IPv6Loopback())
+	}
 	for _, a := range append(addrs, netip.MustParseAddr("127.0.0.1")) {
 		if a.Zone() != "" {
 			continue // it may be tentative still

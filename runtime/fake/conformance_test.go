@@ -14,11 +14,20 @@ import (
 // TestConformance runs the suite: what needs a kernel is exempt, and nothing
 // else.
 func TestConformance(t *testing.T) {
-	conformance.RunT(t, func(*testing.T) runtime.Runtime {
-		e := fake.New()
-		e.Handle(probe.Path, runProbe)
-		return e
-	})
+	e := fake.New()
+	e.Handle(probe.Path, runProbe)
+	foreign := func(_ context.Context, names conformance.Names, _ []byte) (func(context.Context) error, error) {
+		e.AddForeign("networks", names.Network)
+		e.AddForeign("containers", names.Container)
+		e.AddImage(names.Image, runtime.ImageConfig{}, nil, nil)
+		return func(context.Context) error {
+			e.RemoveForeign("networks", names.Network)
+			e.RemoveForeign("containers", names.Container)
+			e.RemoveForeign("images", names.Image)
+			return nil
+		}, nil
+	}
+	conformance.RunT(t, func(*testing.T) runtime.Runtime { return e }, conformance.Options{Foreign: foreign})
 }
 
 // runProbe runs the probe's commands that need no machine. A test that uses

@@ -29,7 +29,10 @@ func (e *Engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.container(name)
-	if c == nil {
+	switch {
+	case c == nil && e.isForeign("containers", name):
+		return fail(op, name, foreign("container", name))
+	case c == nil:
 		return fail(op, name, notFound("container", name))
 	}
 	node, at, err := c.files.lookup(dir, true)

@@ -100,6 +100,17 @@ func (e *Engine) AddForeign(kind, name string) {
 	e.foreign[kind] = append(e.foreign[kind], name)
 }
 
+// RemoveForeign takes away what AddForeign put there. For "images" it removes the
+// image of that reference, whoever made it.
+func (e *Engine) RemoveForeign(kind, name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.foreign[kind] = slices.DeleteFunc(e.foreign[kind], func(n string) bool { return n == name })
+	if img := e.image(name); kind == "images" && img != nil {
+		delete(e.images, img.ID)
+	}
+}
+
 // enter notes a call and asks for its fault. The caller holds no lock.
 func (e *Engine) enter(ctx context.Context, method, op, object string) error {
 	e.mu.Lock()
