@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -24,24 +23,18 @@ func (e *Engine) LoadImage(ctx context.Context, r io.Reader) ([]runtime.Image, e
 	return list, wrap(ctx, "load image", "", err)
 }
 
-func (e *Engine) loadImage(ctx context.Context, r io.Reader) (_ []runtime.Image, err error) {
+func (e *Engine) loadImage(ctx context.Context, r io.Reader) ([]runtime.Image, error) {
 	source := &sourceReader{ctx: ctx, r: r}
 	plain, err := compression.DecompressStream(bufio.NewReader(source))
 	if err != nil {
 		return nil, source.blame(ctx, err)
 	}
 	defer plain.Close()
-	// What is stored is collected as garbage, should this end before an image
-	// refers to it.
-	ctx, release, err := e.client.WithLease(ctx)
+	ctx, release, err := e.lease(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		undo, cancel := undoing(ctx)
-		defer cancel()
-		err = errors.Join(err, release(undo))
-	}()
+	defer release()
 	records, err := e.client.Import(ctx, plain,
 		client.WithImageRefTranslator(loadedName),
 		// An image without a tag is stored under its digest.
@@ -97,8 +90,21 @@ func loadedName(name string) string {
 	return stored
 }
 
-// untaggedName is the name of an image that has no tag.
-func untaggedName(d digest.Digest) string { return "bottle.invalid/untagged@" + d.String() }
+// lease keeps what is stored from the garbage collector until an image refers to
+// it. Should this process die before it releases the lease, the lease expires.
+func (e *Engine) lease(ctx context.Context) (context.Context, func(), error) {
+	leased, release, err := e.client.WithLease(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return leased, func() {
+		undo, cancel := undoing(leased)
+		defer cancel()
+		if err := release(undo); err != nil && !isNotFound(err) {
+			e.log.Debug("a lease stays until it expires", "error", err)
+		}
+	}, nil
+}
 
 // sourceReader remembers why an archive could not be read, and stops with its
 // context.

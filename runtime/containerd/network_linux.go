@@ -35,6 +35,11 @@ type network struct {
 // files are changed. It is one for the machine: the rules are, too.
 func (e *Engine) lockNetworks(ctx context.Context) (*fileLock, error) {
 	l, err := lock(ctx, "/run/bottle/networks.lock")
+	if err == nil {
+		if err = context.Cause(ctx); err != nil {
+			l.unlock()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("wait for another process to finish with the networks: %w", err)
 	}
@@ -276,6 +281,9 @@ func (e *Engine) dropNetwork(n *network) error {
 
 // InspectNetwork implements [runtime.Networks].
 func (e *Engine) InspectNetwork(ctx context.Context, name string) (runtime.Network, error) {
+	if err := context.Cause(ctx); err != nil {
+		return runtime.Network{}, wrap(ctx, "inspect network", name, err)
+	}
 	n, err := e.findNetwork(name)
 	if err == nil && n.Step {
 		err = notFound("no network of that name")
@@ -289,7 +297,7 @@ func (e *Engine) InspectNetwork(ctx context.Context, name string) (runtime.Netwo
 // ListNetworks implements [runtime.Networks].
 func (e *Engine) ListNetworks(ctx context.Context, filter runtime.Filter) ([]runtime.Network, error) {
 	networks, err := e.networks()
-	if err != nil {
+	if err := errors.Join(context.Cause(ctx), err); err != nil {
 		return nil, wrap(ctx, "list networks", "", err)
 	}
 	list := []runtime.Network{}

@@ -36,6 +36,11 @@ func (e *Engine) pullImage(ctx context.Context, ref string, opts runtime.PullOpt
 			fmt.Fprintf(opts.Progress, format+"\n", args...)
 		}
 	}
+	ctx, release, err := e.lease(ctx)
+	if err != nil {
+		return runtime.Image{}, err
+	}
+	defer release()
 	say("pulling %s", name)
 	pulled, err := e.client.Pull(ctx, name,
 		client.WithResolver(resolver(name, opts.Auth)),
