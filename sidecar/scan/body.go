@@ -25,6 +25,9 @@ type Body struct {
 	src    io.ReadCloser
 	plain  *Stream
 	unpack *unpacker
+	// AtEnd, if set, is called when the body ends and before the end is told: trailers
+	// are known then, and not yet sent.
+	AtEnd func() *Finding
 
 	mu      sync.Mutex
 	finding *Finding
@@ -110,6 +113,9 @@ func (b *Body) fill() {
 	hold, f := b.plain.Feed(b.buf[held:])
 	if f == nil && b.unpack != nil {
 		f = b.unpack.feed(b.buf[held:], errors.Is(err, io.EOF))
+	}
+	if f == nil && b.AtEnd != nil && errors.Is(err, io.EOF) {
+		f = b.AtEnd()
 	}
 	b.mu.Lock()
 	b.count += int64(n)

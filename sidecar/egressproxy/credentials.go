@@ -1,0 +1,94 @@
+package egressproxy
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/bottle-run/bottle/sidecar/policy"
+	"github.com/bottle-run/bottle/sidecar/secrets"
+)
+
+// credentialHeaders are the headers in which services expect credentials.
+var credentialHeaders = []string{
+	"authorization", "cookie", "x-authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "x-access-token",
+	"private-token", "job-token", "deploy-token", "x-goog-api-key", "x-goog-iam-authorization-token", "x-amz-security-token",
+	"x-github-token", "x-gitlab-token", "x-vault-token", "x-figma-token", "x-auth-key", "x-auth-email", "x-session-token",
+}
+
+// credentialParameters are the query parameters in which services expect credentials.
+var credentialParameters = []string{
+	"access_token", "private_token", "job_token", "api_key", "apikey", "api-key", "auth_token", "oauth_token", "client_secret",
+	"x-amz-signature", "x-amz-credential", "x-amz-security-token",
+}
+
+// strip takes out of a request what the agent may have sent as a credential.
+func strip(out *http.Request, c *policy.Credential) {
+	names := credentialHeaders
+	parameters := credentialParameters
+	if c != nil && c.Header != "" {
+		names = append(slices.Clone(names), normal(c.Header))
+	}
+	if c != nil && c.Parameter != "" {
+		parameters = append(slices.Clone(parameters), strings.ToLower(c.Parameter))
+	}
+	for _, h := range []http.Header{out.Header, out.Trailer} {
+		for name := range h {
+			if slices.Contains(names, normal(name)) {
+				delete(h, name)
+			}
+		}
+	}
+	out.URL.RawQuery = stripQuery(out.URL.RawQuery, parameters)
+	out.URL.ForceQuery = out.URL.ForceQuery && out.URL.RawQuery == ""
+}
+
+// normal brings a header's name into one form: servers behind gateways take underscores
+// for hyphens.
+func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
+
+// stripQuery takes parameters out of a query, and leaves the rest as it was written. Some
+// servers take semicolons for separators.
+func stripQuery(query string, names []string) string {
+	if query == "" {
+		return ""
+	}
+	var kept []string
+	for part := range strings.SplitSeq(query, "&") {
+		hit := false
+		for piece := range strings.SplitSeq(part, ";") {
+			name, _, _ := strings.Cut(piece, "=")
+			if plain, err := url.QueryUnescape(name); err == nil {
+				name = plain
+			}
+			name = strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "[]"))
+			hit = hit || slices.Contains(names, name)
+		}
+		if !hit {
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// inject puts a credential into a request.
+func inject(out *http.Request, c *policy.Credential, value secrets.Value) {
+	secret := string(value)
+	switch c.Kind {
+	case policy.CredentialHeader:
+		if c.Scheme != "" {
+			secret = c.Scheme + " " + secret
+		}
+		out.Header.Set(c.Header, secret)
+	case policy.CredentialBasic:
+		out.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(c.Username+":"+secret)))
+	case policy.CredentialQuery:
+		q := url.QueryEscape(c.Parameter) + "=" + url.QueryEscape(secret)
+		if out.URL.RawQuery != "" {
+			q = out.URL.RawQuery + "&" + q
+		}
+		out.URL.RawQuery, out.URL.ForceQuery = q, false
+	}
+}

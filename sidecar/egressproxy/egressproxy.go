@@ -1,0 +1,345 @@
+// Package egressproxy stands between the agent and the firewall: an intercepting proxy
+// that allows by host, port, method and path, and holds the credentials that the agent
+// does not.
+//
+// # Promises
+//
+//   - A host that routes are about is reached through a route or not at all. Others are
+//     passed on as the firewall's allowlist has them.
+//   - Paths are matched, and forwarded, in their canonical form.
+//   - What the agent sends as a credential is taken out, whether or not the route injects
+//     one, unless the route passes it. The route's own is put in, and masked in the
+//     answer if it is echoed.
+//   - All of it goes to the firewall, to nobody else.
+package egressproxy
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bottle-run/bottle/sidecar/audit"
+	"github.com/bottle-run/bottle/sidecar/config"
+	"github.com/bottle-run/bottle/sidecar/intercept"
+	"github.com/bottle-run/bottle/sidecar/internal/front"
+	"github.com/bottle-run/bottle/sidecar/policy"
+	"github.com/bottle-run/bottle/sidecar/secrets"
+)
+
+// EgressProxy is the sidecar.
+type EgressProxy struct {
+	configPath, secretsPath string
+	audit                   *audit.Log
+	log                     *slog.Logger
+	server                  *intercept.Server
+	reload                  sync.Mutex
+	state                   atomic.Pointer[state]
+}
+
+type state struct {
+	config  *config.EgressProxy
+	desk    front.Desk
+	routes  *policy.Routes
+	allow   *policy.Allowlist
+	set     secrets.Set
+	masker  *secrets.Masker
+	forward *intercept.Forwarder
+	close   func()
+	absent  []string
+}
+
+// New reads the configuration, and the secrets if they were put already.
+func New(configPath, secretsPath string, log *slog.Logger, open func(agent string) *audit.Log) (*EgressProxy, error) {
+	c, err := config.ReadEgressProxy(configPath)
+	if err != nil {
+		return nil, err
+	}
+	e := &EgressProxy{configPath: configPath, secretsPath: secretsPath, log: log, audit: open(c.Agent)}
+	if e.server, err = front.Proxy(c.Common, handler{e}); err != nil {
+		return nil, err
+	}
+	st, err := e.build(c)
+	if err != nil {
+		return nil, err
+	}
+	e.state.Store(st)
+	go e.warm(st)
+	return e, nil
+}
+
+func (e *EgressProxy) warm(st *state) {
+	e.server.Minter.Warm(st.routes.Hosts()...)
+	e.server.Minter.Warm(st.allow.Hosts()...)
+}
+
+// Listen returns the address to listen on.
+func (e *EgressProxy) Listen() string { return e.state.Load().config.Listen }
+
+// Serve serves until Shutdown.
+func (e *EgressProxy) Serve(ln net.Listener) error { return e.server.Serve(ln) }
+
+// Shutdown ends Serve and writes the last records.
+func (e *EgressProxy) Shutdown(ctx context.Context) error {
+	e.server.Shutdown(ctx)
+	e.state.Load().close()
+	return e.audit.Close()
+}
+
+// Reload reads configuration and secrets again. On an error the old ones stay.
+func (e *EgressProxy) Reload() error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	old := e.state.Load()
+	c, err := config.ReadEgressProxy(e.configPath)
+	if err != nil {
+		return err
+	}
+	if err := front.Fixed(old.config.Common, c.Common); err != nil {
+		return err
+	}
+	st, err := e.build(c)
+	if err != nil {
+		return err
+	}
+	e.state.Store(st)
+	old.close()
+	go e.warm(st)
+	return nil
+}
+
+func (e *EgressProxy) build(c *config.EgressProxy) (*state, error) {
+	st := &state{config: c}
+	var err error
+	if st.routes, err = policy.NewRoutes(c.Routes); err != nil {
+		return nil, err
+	}
+	if st.allow, err = policy.NewAllowlist(c.AllowAll, c.Allow); err != nil {
+		return nil, err
+	}
+	needed := append(st.routes.Secrets(), c.Secrets...)
+	if c.FirewallSecret != "" {
+		needed = append(needed, c.FirewallSecret)
+	}
+	if st.set, st.absent, err = front.Secrets(e.secretsPath, needed); err != nil {
+		return nil, err
+	}
+	var values []secrets.Value
+	for _, s := range st.set {
+		values = append(values, s.Value)
+	}
+	st.masker = secrets.NewMasker(values...)
+	st.desk = front.Desk{Audit: e.audit, Supervise: c.Supervise, Mask: st.masker.String}
+	t := front.Transport{
+		Dial:      (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: time.Minute}).DialContext,
+		Proxy:     &url.URL{Scheme: "http", Host: c.Firewall},
+		OnConnect: onConnect,
+	}
+	if t.Roots, err = front.Roots(false, c.FirewallCA); err != nil {
+		return nil, err
+	}
+	if c.FirewallSecret != "" {
+		t.Proxy.User = url.UserPassword("bottle", string(st.set[c.FirewallSecret].Value))
+	}
+	st.forward, st.close = t.Forwarder(time.Duration(c.Limits.WithDefaults().IdleTimeout))
+	return st, nil
+}
+
+// deniedError is the firewall's denial of a tunnel.
+type deniedError struct{ rule string }
+
+func (e *deniedError) Error() string { return "denied by the firewall: " + e.rule }
+
+func onConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if rule := resp.Header.Get(intercept.DenialHeader); rule != "" && resp.StatusCode >= 300 {
+		return &deniedError{rule}
+	}
+	return nil
+}
+
+// Health says whether the egress proxy is ready.
+func (e *EgressProxy) Health() error { return front.Waiting(e.state.Load().absent) }
+
+// Policy returns the configuration that is in force.
+func (e *EgressProxy) Policy() any { return e.state.Load().config }
+
+// Test says which rule decides a request, without sending it.
+func (e *EgressProxy) Test(method, rawURL string) front.Verdict {
+	host, port, target, err := front.Address(rawURL)
+	if err != nil {
+		return front.Verdict{Decision: audit.Deny, Rule: "malformed", Reason: err.Error()}
+	}
+	return front.VerdictOf(e.state.Load().decide(host, port, strings.ToUpper(method), target), host, port, target.String())
+}
+
+// decide asks the routes about the hosts that they are about, the allowlist about the
+// rest.
+func (st *state) decide(host string, port uint16, method string, target policy.Target) policy.Decision {
+	if st.routes.Governs(host, port) {
+		return st.routes.Decide(host, port, method, target)
+	}
+	d := st.allow.Decide(host, port)
+	if !d.Allow {
+		d.Reason = fmt.Sprintf("no route leads to %s on port %d, and %s", host, port, d.Reason)
+	}
+	return d
+}
+
+// Tunnel says whether a tunnel to a host is worth opening.
+func (e *EgressProxy) Tunnel(host string, port uint16) *intercept.Denial {
+	st := e.state.Load()
+	if st.routes.Governs(host, port) {
+		return nil
+	}
+	if d := st.allow.Decide(host, port); !d.Allow {
+		return denial(d)
+	}
+	return nil
+}
+
+func denial(d policy.Decision) *intercept.Denial {
+	return &intercept.Denial{Rule: d.Rule, Reason: d.Reason, NextSteps: []string{"use a host, method and path that a route allows", "ask the operator to add a route to the bottle"}}
+}
+
+// Refused answers a request without one agreed address.
+func (e *EgressProxy) Refused(w http.ResponseWriter, r *intercept.Request, d intercept.Denial) {
+	e.state.Load().desk.Deny(w, r, r.RawTarget, d, intercept.Result{})
+}
+
+// Broken records a tunnel that came to nothing.
+func (e *EgressProxy) Broken(host string, port uint16, reason string) {
+	e.audit.Record(audit.Record{Host: e.state.Load().desk.Mask(host), Port: port, Method: http.MethodConnect, Decision: audit.Deny, Rule: "no-request", Reason: reason})
+}
+
+// handler is the egress proxy as intercept sees it.
+type handler struct{ *EgressProxy }
+
+// Serve decides about a request and forwards it.
+func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
+	st := h.state.Load()
+	path := r.RawTarget
+	deny := func(d intercept.Denial) { st.desk.Deny(w, r, path, d, intercept.Result{}) }
+	if err := front.Waiting(st.absent); err != nil {
+		deny(intercept.Denial{Status: http.StatusServiceUnavailable, Rule: "not-ready", Reason: err.Error()})
+		return
+	}
+	target, err := policy.CanonicalTarget(r.RawTarget)
+	if err != nil {
+		deny(intercept.Denial{Rule: policy.RulePath, Reason: err.Error(), NextSteps: []string{"send the path in its plain form"}})
+		return
+	}
+	path = target.Path
+	d := st.decide(r.Addr, r.Port, r.Method, target)
+	if !d.Allow {
+		deny(*denial(d))
+		return
+	}
+	out, err := intercept.Outgoing(r, target.String())
+	if err != nil {
+		deny(intercept.Denial{Status: http.StatusBadRequest, Rule: "malformed", Reason: err.Error()})
+		return
+	}
+	in := intercept.Inspection{}
+	if d.Route != nil {
+		st.credentials(out, d.Route, &in)
+	}
+	res := st.forward.Forward(w, r, out, in)
+	if res.Err == nil || res.Status != 0 {
+		st.desk.Done(r, path, d.Rule, res)
+		return
+	}
+	if r.Context().Err() != nil {
+		res.Status = 499 // the client went away: nobody reads an answer
+		st.desk.Done(r, path, d.Rule, res)
+		return
+	}
+	st.desk.Deny(w, r, path, failed(res.Err), res)
+}
+
+func failed(err error) intercept.Denial {
+	var denied *deniedError
+	var odd *encodingError
+	switch {
+	case errors.As(err, &denied):
+		return intercept.Denial{Rule: denied.rule, Reason: err.Error(), NextSteps: []string{"ask the operator to add the host to the bottle's allowlist"}}
+	case errors.As(err, &odd):
+		return intercept.Denial{Status: http.StatusBadGateway, Rule: "response-encoding", Reason: err.Error()}
+	case errors.Is(err, intercept.ErrIdle):
+		return intercept.Denial{Status: http.StatusGatewayTimeout, Rule: "upstream", Reason: err.Error()}
+	}
+	return intercept.Denial{Status: http.StatusBadGateway, Rule: "upstream", Reason: fmt.Sprintf("the firewall was not reached, or not the host behind it: %v", err)}
+}
+
+// credentials replaces the agent's by the route's, and has it masked in the answer.
+func (st *state) credentials(out *http.Request, route *policy.Route, in *intercept.Inspection) {
+	if !route.PassCredentials {
+		strip(out, route.Credential)
+	}
+	if route.Credential == nil {
+		return
+	}
+	inject(out, route.Credential, st.set[route.Credential.Secret].Value)
+	in.Mask = st.masker
+	in.Answer = readable
+	// What is compressed could not be masked.
+	out.Header.Set("Accept-Encoding", "identity")
+}
+
+type encodingError struct{ encoding string }
+
+func (e *encodingError) Error() string {
+	return fmt.Sprintf("the answer is encoded as %q although it was asked for as it is, so credentials in it could not be masked", e.encoding)
+}
+
+// readable decompresses an answer that came compressed nevertheless.
+func readable(resp *http.Response) error {
+	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
+	if encoding == "" || encoding == "identity" || resp.Request != nil && resp.Request.Method == http.MethodHead ||
+		resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+		return nil
+	}
+	var open func(io.Reader) (io.Reader, error)
+	switch encoding {
+	case "gzip", "x-gzip":
+		open = func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
+	case "deflate":
+		open = func(r io.Reader) (io.Reader, error) { return flate.NewReader(r), nil }
+	default:
+		return &encodingError{encoding}
+	}
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
+	resp.ContentLength = -1
+	resp.Body = &lazy{open: open, src: resp.Body}
+	return nil
+}
+
+// lazy opens a decompressor at the first read: until then the answer's head can go on.
+type lazy struct {
+	open func(io.Reader) (io.Reader, error)
+	src  io.ReadCloser
+	r    io.Reader
+}
+
+func (l *lazy) Read(p []byte) (int, error) {
+	if l.r == nil {
+		r, err := l.open(l.src)
+		if err != nil {
+			return 0, fmt.Errorf("decompressing the answer: %w", err)
+		}
+		l.r = r
+	}
+	return l.r.Read(p)
+}
+
+func (l *lazy) Close() error { return l.src.Close() }

@@ -1,0 +1,139 @@
+package intercept
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/bottle-run/bottle/sidecar/policy"
+)
+
+// tunnel is what a CONNECT opened.
+type tunnel struct {
+	host          string
+	port          uint16
+	scheme        string
+	sni           string // canonical; "" if the client sent none
+	authorization string
+}
+
+// tunnelConn is the connection of a tunnel, of which something was read already.
+type tunnelConn struct {
+	net.Conn
+	tunnel *tunnel
+	head   io.Reader
+}
+
+func (c *tunnelConn) Read(p []byte) (int, error) {
+	if c.head != nil {
+		if n, err := c.head.Read(p); n > 0 || err == nil {
+			return n, nil
+		}
+		c.head = nil
+	}
+	return c.Conn.Read(p)
+}
+
+// connect answers a CONNECT and opens up what follows.
+func (s *Server) connect(w http.ResponseWriter, r *Request) {
+	host, port, err := policy.ParseAuthority(r.RequestURI, 0)
+	if err != nil {
+		s.refuse(w, r, "malformed", "CONNECT: "+err.Error())
+		return
+	}
+	r.Addr, r.Port, r.RawTarget = host, port, ""
+	// Clients that speak neither TLS nor HTTP would wait for the other side to begin:
+	// on the ports of those two the answer comes later, where it is seen.
+	if d := s.Handler.Tunnel(host, port); d != nil && port != 443 && port != 80 {
+		w.Header().Set("Connection", "close")
+		s.Handler.Refused(w, r, *d)
+		return
+	}
+	minted := make(chan struct{})
+	go func() { // while the client takes note of the answer
+		defer close(minted)
+		_, _ = s.Minter.Get(host)
+	}()
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.refuse(w, r, "malformed", "CONNECT over this protocol is not supported")
+		return
+	}
+	head, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	head = bytes.Clone(head)
+	_ = conn.SetDeadline(time.Now().Add(s.Limits.HeaderTimeout))
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		conn.Close()
+		return
+	}
+	<-minted
+	t := &tunnel{host: host, port: port, authorization: r.ProxyAuthorization}
+	if len(head) == 0 {
+		head = make([]byte, 1)
+		if n, err := conn.Read(head); n == 0 {
+			conn.Close()
+			if err == nil || isTimeout(err) {
+				s.Handler.Broken(host, port, "nothing was sent through the tunnel")
+			}
+			return
+		}
+	}
+	tc := &tunnelConn{Conn: conn, tunnel: t, head: bytes.NewReader(head)}
+	switch first := head[0]; {
+	case first == 0x16: // a TLS handshake
+		s.openTLS(tc)
+	case first >= 'A' && first <= 'Z':
+		t.scheme = "http"
+		_ = conn.SetDeadline(time.Time{})
+		s.tunnels.give(newStrictConn(tc, t, s.Limits.HeaderBytes))
+	default:
+		conn.Close()
+		s.Handler.Broken(host, port, "what was sent through the tunnel is neither TLS nor HTTP")
+	}
+}
+
+func (s *Server) openTLS(tc *tunnelConn) {
+	t := tc.tunnel
+	t.scheme = "https"
+	conn := tls.Server(tc, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		// A ticket would be of use only to this very configuration.
+		SessionTicketsDisabled: true,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName == "" {
+				return s.Minter.Get(t.host)
+			}
+			name, err := policy.CanonicalHost(hello.ServerName)
+			if err != nil {
+				return nil, err
+			}
+			// A name other than the tunnel's gets a certificate, so that the client can be
+			// told in a language that it understands.
+			t.sni = name
+			return s.Minter.Get(name)
+		},
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.HeaderTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		tc.Close()
+		s.Handler.Broken(t.host, t.port, "the TLS handshake failed: "+err.Error())
+		return
+	}
+	_ = tc.SetDeadline(time.Time{})
+	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		s.tunnels.give(conn)
+		return
+	}
+	s.tunnels.give(newStrictConn(conn, t, s.Limits.HeaderBytes))
+}
+
+func isTimeout(err error) bool {
+	ne, ok := err.(net.Error)
+	return ok && ne.Timeout()
+}
