@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ const (
 	StateBegin  State = "begin"
 	StateEnd    State = "end"
 	StateFailed State = "failed"
+	// StateStopped is the end of a step that was stopped because of another.
+	StateStopped State = "stopped"
 	// StateOutput is a line of output of a step that is running.
 	StateOutput State = "output"
 	// StateNote is something the user should know.
@@ -81,7 +84,10 @@ func (r reporter) Begin(s graph.Step) {
 // End implements graph.Observer.
 func (r reporter) End(s graph.Step, elapsed time.Duration, err error) {
 	e := Event{State: StateEnd, Step: s.Name, Object: s.Object, Seconds: elapsed.Seconds()}
-	if err != nil {
+	switch {
+	case errors.Is(err, graph.ErrStopped):
+		e.State = StateStopped
+	case err != nil:
 		e.State, e.Error = StateFailed, err.Error()
 	}
 	r.send(e)

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/hashicorp/go-multierror"
 
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -109,4 +111,40 @@ func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current run
 			}
 		}
 	}
+}
+
+// RemoveImages removes what was built, now or before, for the given images, as far
+// as no container uses it, and returns the references that are gone. Images by
+// reference are not bottle's and stay. It returns all errors together, of
+// KindLeftover.
+func RemoveImages(ctx context.Context, rt runtime.Runtime, planned []Image) (removed []string, err error) {
+	var built []runtime.Image
+	for _, p := range planned {
+		if p.Build == nil {
+			continue
+		}
+		images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(*p.Build)}})
+		if err != nil {
+			return nil, err
+		}
+		built = append(built, images...)
+	}
+	// Newest first: an image may be the base of a later one.
+	slices.SortFunc(built, func(a, b runtime.Image) int { return b.Created.Compare(a.Created) })
+	var errs *multierror.Error
+	for _, image := range built {
+		refs := image.Tags
+		if len(refs) == 0 {
+			refs = []string{image.ID}
+		}
+		for _, ref := range refs {
+			switch err := rt.RemoveImage(ctx, ref); {
+			case err == nil:
+				removed = append(removed, ref)
+			case !errdefs.IsFailedPrecondition(err):
+				errs = multierror.Append(errs, err)
+			}
+		}
+	}
+	return removed, withKind(KindLeftover, errs.ErrorOrNil())
 }

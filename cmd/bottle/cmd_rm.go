@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/hashicorp/go-multierror"
 	"github.com/urfave/cli/v2"
 
@@ -9,22 +11,28 @@ import (
 
 // rmOptions are those of bottle rm.
 type rmOptions struct {
-	Names []string
+	Names  []string
+	Images bool
 }
 
 func newRmCommand(f *factory, do func(rmOptions) error) *cli.Command {
 	return &cli.Command{
 		Name:      "rm",
 		Usage:     "end bottles and remove all that belongs to them",
-		ArgsUsage: "NAME...",
+		ArgsUsage: "[NAME...]",
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "images", Usage: "also remove the images built for the manifest's bottles, unless a container uses them"}},
 		Action: func(c *cli.Context) error {
-			if err := arity(c, 1, -1); err != nil {
+			least := 1
+			if c.Bool("images") {
+				least = 0
+			}
+			if err := arity(c, least, -1); err != nil {
 				return err
 			}
 			if err := f.noCommand("rm"); err != nil {
 				return err
 			}
-			opts := rmOptions{Names: c.Args().Slice()}
+			opts := rmOptions{Names: c.Args().Slice(), Images: c.Bool("images")}
 			if do != nil {
 				return do(opts)
 			}
@@ -35,6 +43,20 @@ func newRmCommand(f *factory, do func(rmOptions) error) *cli.Command {
 
 // rm is bottle rm.
 func (f *factory) rm(opts rmOptions) error {
+	var images []core.Image
+	if opts.Images {
+		host, err := f.host()
+		if err != nil {
+			return err
+		}
+		m, err := f.manifest(host)
+		if err != nil {
+			return err
+		}
+		if images, _, err = plannedImages(m, host, buildOptions{}); err != nil {
+			return err
+		}
+	}
 	sig := f.signals()
 	defer sig.stop()
 	rt, err := f.connect(sig.work)
@@ -53,6 +75,15 @@ func (f *factory) rm(opts rmOptions) error {
 		done()
 		if err != nil {
 			errs = multierror.Append(errs, interruptedOr(sig.work, err))
+		}
+	}
+	if opts.Images {
+		removed, err := core.RemoveImages(sig.work, rt, images)
+		if err != nil {
+			errs = multierror.Append(errs, interruptedOr(sig.work, err))
+		}
+		for _, ref := range removed {
+			_, _ = fmt.Fprintf(f.io.Stderr, "remove image %s\n", printable(ref))
 		}
 	}
 	if errs != nil && len(errs.Errors) == 1 {

@@ -50,6 +50,8 @@ func eventLine(e core.Event) string {
 		return what
 	case core.StateFailed:
 		return what + ": failed"
+	case core.StateStopped:
+		return what + ": stopped"
 	case core.StateOutput:
 		return "  " + printable(e.Text)
 	case core.StateNote:
@@ -77,7 +79,7 @@ func (s *screen) observe(e core.Event) {
 		if e.Step == "prepare image" {
 			s.tail = nil
 		}
-	case core.StateEnd, core.StateFailed:
+	case core.StateEnd, core.StateFailed, core.StateStopped:
 		s.drop(key)
 	case core.StateOutput:
 		s.tail = append(s.tail, e.Text)
@@ -99,7 +101,7 @@ func (s *screen) observe(e core.Event) {
 		switch e.State {
 		case core.StateFailed:
 			mark = "\x1b[31m✗\x1b[0m "
-		case core.StateNote:
+		case core.StateNote, core.StateStopped:
 			mark = "  "
 		}
 		_, _ = fmt.Fprintln(s.out, mark+line)

@@ -46,8 +46,9 @@ type Observer interface {
 	End(s Step, elapsed time.Duration, err error)
 }
 
-// errStopped is why the context of the other steps ends when one has failed.
-var errStopped = errors.New("another step failed")
+// ErrStopped is what an [Observer] is told of a step that did not fail by itself:
+// another one did, or the whole was ended.
+var ErrStopped = errors.New("stopped")
 
 // Run runs the steps and returns when none is running any more. When a step fails
 // or ctx ends, the context of those running ends and no other is begun. The error
@@ -91,15 +92,17 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 		}
 		r := <-results
 		running--
-		o.End(r.step, r.elapsed, r.err)
 		switch {
 		case r.err == nil:
 			done[r.step.Name] = true
-		case parent.Err() != nil:
-			// Whatever it says, it was told to stop.
-		case ctx.Err() == nil || !ended(ctx, r.err):
+			o.End(r.step, r.elapsed, nil)
+		// Whatever a step says when the whole has been told to stop.
+		case parent.Err() != nil, ctx.Err() != nil && ended(ctx, r.err):
+			o.End(r.step, r.elapsed, ErrStopped)
+		default:
+			o.End(r.step, r.elapsed, r.err)
 			failures = append(failures, &StepError{Step: r.step.Name, Object: r.step.Object, Err: r.err})
-			cancel(errStopped)
+			cancel(ErrStopped)
 		}
 	}
 	switch {
