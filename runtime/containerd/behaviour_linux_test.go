@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,50 @@ func TestAPortPassesItsOwnAddressesAlone(t *testing.T) {
 		if out, code := sh(t, e, "ctd-agent", change); code == 0 {
 			t.Errorf("with %s it was answered:\n%s\n(was %s)", name, out, own)
 		}
+	}
+}
+
+// As after `nft flush ruleset`.
+func TestFlushedRulesAreRestored(t *testing.T) {
+	e := testEngine(t)
+	n := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-flushed", Internal: true})
+	c := run(t, e, runtime.ContainerSpec{Name: "ctd-flushed", Networks: []runtime.NetworkAttachment{{Network: n.Name}}})
+	before, err := firewallInventory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := e.lockNetworks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fw, _, err := newFirewall()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fw.conn.DelTable(fw.inet)
+	fw.conn.DelTable(fw.bridge)
+	err = fw.conn.Flush()
+	if err == nil {
+		_, err = e.openFirewall()
+	}
+	l.unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := firewallInventory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(before) < 3 {
+		t.Errorf("before: %q", before)
+	}
+	for _, had := range before {
+		if !slices.Contains(after, had) {
+			t.Errorf("%s is not restored", had)
+		}
+	}
+	if _, code := sh(t, e, c.ID, "true"); code != 0 {
+		t.Error("the container does not run")
 	}
 }
 
@@ -225,7 +270,7 @@ func TestAnExecDoesNotWaitForItsBackground(t *testing.T) {
 	}
 }
 
-func TestBuildStepsReachNoServiceOfTheHost(t *testing.T) {
+func TestABuildStepHasANetworkOfItsOwn(t *testing.T) {
 	e := testEngine(t)
 	dir := t.TempDir()
 	write := func(content string) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +36,7 @@ type Engine struct {
 	namespace   string
 	version     string
 	snapshotter string
-	pool        runtime.Options
+	subnets     netip.Prefix // to take networks from
 	log         *slog.Logger
 
 	// state outlives a reboot, run does not.
@@ -109,7 +110,7 @@ func open(ctx context.Context, opts runtime.Options, namespace string) (*Engine,
 			Hint: "install containerd 1.6 or newer",
 		}
 	}
-	e := &Engine{client: c, address: path, namespace: namespace, version: version, pool: opts, log: opts.Log()}
+	e := &Engine{client: c, address: path, namespace: namespace, version: version, subnets: opts.SubnetPool, log: opts.Log()}
 	e.setDirs(opts.StateDir)
 	if err := e.prepare(ctx); err != nil {
 		_ = c.Close()

@@ -157,7 +157,7 @@ func (e *Engine) attach(ctx context.Context, path string, endpoints []*endpoint)
 		return err
 	}
 	defer l.unlock()
-	fw, err := newFirewall()
+	fw, err := e.openFirewall()
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func (e *Engine) release(endpoints []*endpoint) error {
 		return nil
 	}
 	var errs []error
-	fw, err := newFirewall()
+	fw, err := e.openFirewall()
 	if err != nil {
 		return err
 	}

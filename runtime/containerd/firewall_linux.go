@@ -57,11 +57,40 @@ var (
 	portType = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr)
 )
 
-// newFirewall connects and makes the tables if they are not there.
-func newFirewall() (*firewall, error) {
+// openFirewall connects and makes the tables if they are not there, with what
+// belongs in them: somebody may have flushed the rules of the whole machine.
+func (e *Engine) openFirewall() (*firewall, error) {
+	fw, made, err := newFirewall()
+	if err != nil || !made {
+		return fw, err
+	}
+	networks, err := e.networks()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range networks {
+		if err := fw.addNetwork(n.Bridge); err != nil {
+			return nil, err
+		}
+		endpoints, err := e.endpoints(n.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, ep := range endpoints {
+			if err := fw.addPort(ep, ep.Internal); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return fw, fw.allowResolvers(hostResolvers())
+}
+
+// newFirewall connects, makes the tables if they are not there, and reports whether
+// it did.
+func newFirewall() (_ *firewall, made bool, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return nil, fmt.Errorf("reach nftables: %w", err)
+		return nil, false, fmt.Errorf("reach nftables: %w", err)
 	}
 	fw := &firewall{
 		conn:   conn,
@@ -72,21 +101,21 @@ func newFirewall() (*firewall, error) {
 	fw.masquerade = &nftables.Set{Table: fw.inet, Name: "masquerade", KeyType: nftables.TypeIPAddr}
 	fw.resolvers = &nftables.Set{Table: fw.inet, Name: "resolvers", KeyType: nftables.TypeIPAddr}
 	fw.ports = &nftables.Set{Table: fw.bridge, Name: "ports", KeyType: portType, Concatenation: true}
-	if err := fw.ensure(); err != nil {
-		return nil, fmt.Errorf("set up nftables (bottle needs a kernel with nftables for the inet and bridge families): %w", err)
+	if made, err = fw.ensure(); err != nil {
+		return nil, false, fmt.Errorf("set up nftables (bottle needs a kernel with nftables for the inet and bridge families): %w", err)
 	}
-	return fw, nil
+	return fw, made, nil
 }
 
-func (fw *firewall) ensure() error {
+func (fw *firewall) ensure() (made bool, err error) {
 	state, err := fw.installed()
 	if err != nil || state == installedHere {
-		return err
+		return false, err
 	}
 	var saved map[*nftables.Set][]nftables.SetElement
 	if state == installedOther {
 		if saved, err = fw.takeDown(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, t := range []*nftables.Table{fw.inet, fw.bridge} {
@@ -94,13 +123,13 @@ func (fw *firewall) ensure() error {
 	}
 	for _, s := range fw.sets() {
 		if err := fw.conn.AddSet(s, saved[s]); err != nil {
-			return err
+			return false, err
 		}
 	}
 	fw.addInetRules()
 	fw.addBridgeRules()
 	fw.conn.AddChain(&nftables.Chain{Table: fw.inet, Name: rulesChain})
-	return fw.conn.Flush()
+	return true, fw.conn.Flush()
 }
 
 func (fw *firewall) sets() []*nftables.Set {

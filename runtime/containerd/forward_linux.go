@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -35,7 +36,7 @@ func acceptForwarding() error {
 		return err
 	}
 	if chain == nil {
-		return legacyForwarding(true)
+		return acceptLegacy()
 	}
 	present, err := forwardRules(conn, chain)
 	if err != nil || len(present) == 2 {
@@ -80,6 +81,9 @@ func unacceptForwarding() error {
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}
+	legacy.Lock()
+	defer legacy.Unlock()
+	legacy.checked = time.Time{}
 	return errors.Join(err, legacyForwarding(false))
 }
 
@@ -129,6 +133,28 @@ func forwardRules(conn *nftables.Conn, chain *nftables.Chain) ([]*nftables.Rule,
 			meta.Key != expr.MetaKeyIIFNAME && meta.Key != expr.MetaKeyOIFNAME ||
 			!bytes.Equal(cmp.Data, []byte(devicePrefix))
 	}), nil
+}
+
+// legacyInterval is how often it is looked whether the rules in the old tables are
+// still there: it takes some processes.
+const legacyInterval = 10 * time.Second
+
+var legacy struct {
+	sync.Mutex
+	checked time.Time
+}
+
+func acceptLegacy() error {
+	legacy.Lock()
+	defer legacy.Unlock()
+	if time.Since(legacy.checked) < legacyInterval {
+		return nil
+	}
+	err := legacyForwarding(true)
+	if err == nil {
+		legacy.checked = time.Now()
+	}
+	return err
 }
 
 // legacyForwarding does the same in the tables of iptables before nftables, which

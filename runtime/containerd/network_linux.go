@@ -119,7 +119,7 @@ func (e *Engine) freeSubnet(spec runtime.NetworkSpec) (netip.Prefix, error) {
 		used = append(used, n.Subnet)
 	}
 	if !spec.Subnet.IsValid() {
-		return subnet.Pick(e.pool.SubnetPool, subnet.Bits, used, spec.Name)
+		return subnet.Pick(e.subnets, subnet.Bits, used, spec.Name)
 	}
 	for _, n := range networks {
 		if n.Subnet.Overlaps(spec.Subnet) {
@@ -141,19 +141,20 @@ func (e *Engine) ensureNetwork(n *network) (netlink.Link, error) {
 	if err != nil && !isNoLink(err) {
 		return nil, fmt.Errorf("look for bridge %s: %w", n.Bridge, err)
 	}
-	if err == nil && bridge.Attrs().Flags&unix.IFF_UP != 0 {
+	// Docker may have begun to drop what is forwarded since.
+	if err := acceptForwarding(); err != nil {
+		return nil, fmt.Errorf("accept the network in iptables: %w", err)
+	}
+	if bridge != nil && bridge.Attrs().Flags&unix.IFF_UP != 0 {
 		return bridge, nil
 	}
-	fw, err := newFirewall()
+	fw, err := e.openFirewall()
 	if err != nil {
 		return nil, err
 	}
 	// The rules first: there is never a bridge without them.
 	if err := fw.addNetwork(n.Bridge); err != nil {
 		return nil, fmt.Errorf("add the network to the firewall: %w", err)
-	}
-	if err := acceptForwarding(); err != nil {
-		return nil, fmt.Errorf("accept the network in iptables: %w", err)
 	}
 	if !n.Internal {
 		if err := enableForwarding(); err != nil {
@@ -267,7 +268,7 @@ func (e *Engine) dropNetwork(n *network) error {
 	} else if !isNoLink(err) {
 		errs = append(errs, err)
 	}
-	if fw, err := newFirewall(); err != nil {
+	if fw, err := e.openFirewall(); err != nil {
 		errs = append(errs, err)
 	} else {
 		errs = append(errs, fw.delNetwork(n.Bridge))
