@@ -178,7 +178,44 @@ func (e *engine) getArchive(ctx context.Context, id, file string) (io.ReadCloser
 	if err != nil {
 		return nil, err
 	}
-	return &wholeTar{r: resp.Body}, nil
+	whole := &wholeTar{r: resp.Body}
+	if path.Clean("/"+file) == "/" {
+		return belowDot(whole), nil
+	}
+	return whole, nil
+}
+
+// belowDot makes names that begin at the root begin at a dot.
+func belowDot(archive io.ReadCloser) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		defer archive.Close()
+		in, out := tar.NewReader(archive), tar.NewWriter(w)
+		for {
+			hdr, err := in.Next()
+			if errors.Is(err, io.EOF) {
+				_, err = io.Copy(io.Discard, archive)
+				_ = w.CloseWithError(errors.Join(err, out.Close()))
+				return
+			}
+			if err == nil {
+				hdr.Name = "./" + strings.TrimLeft(hdr.Name, "/")
+				if hdr.Typeflag == tar.TypeLink {
+					hdr.Linkname = "./" + strings.TrimLeft(hdr.Linkname, "/")
+				}
+				hdr.Format = tar.FormatPAX
+				err = out.WriteHeader(hdr)
+			}
+			if err == nil {
+				_, err = io.Copy(out, in)
+			}
+			if err != nil {
+				_ = w.CloseWithError(err)
+				return
+			}
+		}
+	}()
+	return r
 }
 
 // wholeTar makes an archive without its end (two blocks of zeros) an error.

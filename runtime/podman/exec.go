@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -89,6 +90,7 @@ type execution struct {
 	token     string
 	spec      runtime.ExecSpec
 	said      *firstWords
+	noted     atomic.Pointer[int] // the exit status, if watch saw it
 }
 
 // run starts the session and carries its streams until the output ends.
@@ -108,6 +110,7 @@ func (x *execution) run(ctx context.Context) error {
 	if x.spec.TTY && x.spec.Resize != nil {
 		go x.resize(ctx, done)
 	}
+	go x.watch(ctx, done)
 	err = x.output(reader)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -360,11 +363,44 @@ func (x *execution) refusal(code int) error {
 	return nil
 }
 
+// watchInterval is well below the exitCommandDelay seconds for which a session is
+// remembered.
+const watchInterval = 3 * time.Second
+
+// watch notes the exit status of a process whose output is read so slowly that the
+// service would have forgotten the session at its end.
+func (x *execution) watch(ctx context.Context, done <-chan struct{}) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	ran := false
+	for {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			var s execState
+			if x.e.ask(ctx, call{method: http.MethodGet, path: "/exec/" + x.id + "/json"}, &s) != nil {
+				continue
+			}
+			if ran && !s.Running {
+				x.noted.Store(&s.ExitCode)
+				return
+			}
+			ran = ran || s.Running
+		}
+	}
+}
+
 // status asks for the exit status. The output may end before the process does,
 // and the service notes the end some milliseconds after it; it has no event for it.
 func (x *execution) status(ctx context.Context) (int, error) {
 	for wait := time.Millisecond; ; wait = min(wait*3/2, 100*time.Millisecond) {
 		var s execState
+		if code := x.noted.Load(); code != nil {
+			return *code, nil
+		}
 		if err := x.e.ask(ctx, call{method: http.MethodGet, path: "/exec/" + x.id + "/json"}, &s); err != nil {
 			return 0, err
 		}
