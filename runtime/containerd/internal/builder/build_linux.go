@@ -28,8 +28,6 @@ import (
 	"github.com/moby/buildkit/solver/llbsolver/compat"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tonistiigi/fsutil"
-	fstypes "github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/bottle-run/bottle/runtime"
@@ -222,20 +220,9 @@ func (s *solver) solve(ctx context.Context, attrs map[string]string, src *buildc
 
 // newSession is how the solver reads the build's files.
 func (s *solver) newSession(ctx context.Context, src *buildcontext.Context) (_ *session.Session, end func(), err error) {
-	dirs := filesync.StaticDirSource{}
-	for name, dir := range map[string]string{"context": src.Dir, "dockerfile": filepath.Dir(src.RealDockerfile)} {
-		files, err := fsutil.NewFS(dir)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", dir, err)
-		}
-		// Whoever owns the files here, in the image root does.
-		dirs[name], err = fsutil.NewFilterFS(files, &fsutil.FilterOpt{Map: func(_ string, st *fstypes.Stat) fsutil.MapResult {
-			st.Uid, st.Gid = 0, 0
-			return fsutil.MapResultKeep
-		}})
-		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", dir, err)
-		}
+	dirs, closeDirs, err := openAll(map[string]string{"context": src.Dir, "dockerfile": filepath.Dir(src.RealDockerfile)})
+	if err != nil {
+		return nil, nil, err
 	}
 	// Builds of one directory share what was transferred.
 	key := sha256.Sum256([]byte(src.Dir + "\x00" + src.RealDockerfile))
@@ -243,9 +230,10 @@ func (s *solver) newSession(ctx context.Context, src *buildcontext.Context) (_ *
 	sess, err := session.NewSession(ctx, hex.EncodeToString(key[:]))
 	if err != nil {
 		cancel()
+		closeDirs()
 		return nil, nil, err
 	}
-	sess.Allow(filesync.NewFSSyncProvider(dirs))
+	sess.Allow(filesync.NewFSSyncProvider(filesync.StaticDirSource(dirs)))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -269,5 +257,6 @@ func (s *solver) newSession(ctx context.Context, src *buildcontext.Context) (_ *
 		_ = sess.Close()
 		cancel()
 		<-ended
+		closeDirs()
 	}, nil
 }
