@@ -83,7 +83,7 @@ func logsSplit(ctx context.Context, e *Env) error {
 }
 
 func logsExact(ctx context.Context, e *Env) error {
-	text := "first\n\n\n" + strings.Repeat("long ", 60000) + "\n  indented\t\nžluťoučký 🐎\nno end"
+	text := "first\n\n\n" + strings.Repeat("long ", 20000) + "\n  indented\t\nžluťoučký 🐎\nno end"
 	for _, c := range []struct {
 		command []string
 		want    string
