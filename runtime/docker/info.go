@@ -53,8 +53,8 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 			info.Missing[limit.feature] = "the host's control groups, as far as the daemon may use them, do not have it"
 		}
 	}
-	if _, ok := d.Runtimes["runsc"]; !ok {
-		info.Missing[runtime.FeatureGVisor] = "runsc is not among the daemon's runtimes"
+	if _, ok := d.Runtimes[gVisor]; !ok {
+		info.Missing[runtime.FeatureGVisor] = noGVisor
 	}
 	builder, err := e.chooseBuilder(ctx)
 	if err != nil {
@@ -72,6 +72,11 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 	}
 	return info, nil
 }
+
+const (
+	gVisor   = "runsc"
+	noGVisor = "runsc is not among the daemon's runtimes"
+)
 
 // majorVersion is the first number of a version, 0 if it has none.
 func majorVersion(version string) int {

@@ -77,13 +77,19 @@ func (e *engine) create(ctx context.Context, spec runtime.ContainerSpec, config 
 	})
 	if err != nil {
 		err = asKind(err, errdefs.IsConflict, errdefs.ErrAlreadyExists)
-		return "", rekind(err, errdefs.ErrInvalidArgument, "unknown or invalid runtime name", "unknown runtime specified")
+		if spec.OCIRuntime == gVisor && containsAny(err, unknownRuntime...) {
+			return "", runtime.NotImplemented(runtime.FeatureGVisor, noGVisor)
+		}
+		return "", rekind(err, errdefs.ErrInvalidArgument, unknownRuntime...)
 	}
 	for _, w := range res.Warnings {
 		e.log.Debug("docker: container created", "container", spec.Name, "warning", w)
 	}
 	return res.ID, nil
 }
+
+// unknownRuntime is how versions of the daemon say it.
+var unknownRuntime = []string{"unknown or invalid runtime name", "unknown runtime specified"}
 
 func (e *engine) prepareAndStart(ctx context.Context, id string, spec runtime.ContainerSpec, networks []attachment) error {
 	if !e.api("1.44") {
