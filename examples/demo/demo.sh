@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 #
 # The demo: builds a Debian-based image, runs an agent in a sealed bottle, shows
-# what it did, and leaves nothing. BOTTLE is the program (bottle on the PATH if
+# what it did, and leaves nothing. BOTTLE_BIN is the program (bottle on the PATH if
 # unset); BOTTLE_RUNTIME and BOTTLE_HOST choose the engine.
 #
 # Where no registry can be reached, the base image is made of Debian's packages with
-# debootstrap, by root, once: DEMO_BASE is where it is kept (below /var/cache).
+# debootstrap, by root, once: BOTTLE_DEMO_BASE is where it is kept (below /var/cache).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-bottle=${BOTTLE:-bottle}
-rootfs=${DEMO_BASE:-/var/cache/bottle-demo/bookworm.tar.gz}
+bottle=${BOTTLE_BIN:-bottle}
+rootfs=${BOTTLE_DEMO_BASE:-/var/cache/bottle-demo/bookworm.tar.gz}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 0755 "$work"
@@ -29,7 +29,7 @@ make_base() {
 	local mirror tree=$work/rootfs
 	mirror=$(sed -nE 's/^(deb|URIs:) +(http[^ ]+debian)\/? .*/\2/p; s/^URIs: +(http[^ ]+debian)\/?$/\1/p' \
 		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1 || true)
-	debootstrap --variant=minbase --include=ca-certificates bookworm "$tree" "${mirror:-http://deb.debian.org/debian}" >"$work/log" 2>&1 ||
+	debootstrap --variant=minbase --include=ca-certificates bookworm "$tree" ${mirror:+"$mirror"} >"$work/log" 2>&1 ||
 		{ tail -n 20 "$work/log" >&2; exit 1; }
 	rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,man,locale}/* "$tree"/dev/*
 	mkdir -p "$(dirname "$rootfs")"
