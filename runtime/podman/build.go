@@ -3,14 +3,20 @@ package podman
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -33,12 +39,19 @@ func (e *engine) BuildImage(ctx context.Context, spec runtime.BuildSpec) (runtim
 	return image(i), nil
 }
 
+// labelBuild names, on each image of a build, the first tag that it was to have:
+// by it the images of its steps are found again.
+const labelBuild = "dev.bottle.podman.build"
+
 func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, error) {
 	source, err := buildcontext.Open(spec.ContextDir, spec.Dockerfile)
 	if err != nil {
 		return "", err
 	}
-	before, err := e.workingContainers(ctx)
+	if err := e.checkHeredoc(ctx, source.DockerfilePath); err != nil {
+		return "", err
+	}
+	before, err := e.beforeBuild(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -48,6 +61,10 @@ func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, err
 	if err != nil {
 		return "", err
 	}
+	mark := newBuildMark()
+	query.Set("shmsize", strconv.FormatInt(mark, 10))
+	e.builds.Add(1)
+	defer e.builds.Add(-1)
 	body := &errReader{r: archive}
 	resp, err := e.do(ctx, call{
 		method: http.MethodPost, path: "/build", query: query,
@@ -62,11 +79,86 @@ func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, err
 	if body.err != nil && !errors.Is(body.err, io.ErrClosedPipe) {
 		err = fmt.Errorf("build context: %w", body.err)
 	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-		e.removeWorking(ctx, before)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		undo, cancel := detached(ctx)
+		defer cancel()
+		e.endBuild(undo, mark, before)
+		e.removeSteps(undo, query.Get("t"), before.images)
 	}
 	return id, err
+}
+
+// heredoc is the beginning of one in a Dockerfile.
+var heredoc = regexp.MustCompile(`(?im)^[ \t]*(?:ONBUILD[ \t]+)?(?:RUN|COPY|ADD)\b[^\n]*<<-?["']?[A-Za-z_]`)
+
+// checkHeredoc refuses what an old buildah would misunderstand.
+func (e *engine) checkHeredoc(ctx context.Context, dockerfile string) error {
+	b, err := os.ReadFile(dockerfile)
+	if err != nil || !heredoc.Match(b) {
+		return nil // the build will say what is amiss
+	}
+	h, err := e.describe(ctx)
+	if err != nil {
+		return err
+	}
+	if why := missingFeatures(h)[runtime.FeatureHeredoc]; why != "" {
+		return runtime.NotImplemented(runtime.FeatureHeredoc, why)
+	}
+	return nil
+}
+
+// buildScene is what there was before a build.
+type buildScene struct{ containers, images map[string]bool }
+
+func (e *engine) beforeBuild(ctx context.Context) (buildScene, error) {
+	s := buildScene{images: map[string]bool{}}
+	images, err := e.listImages(ctx, true)
+	if err != nil {
+		return s, err
+	}
+	for _, i := range images {
+		s.images[i.ID] = true
+	}
+	s.containers, err = e.workingContainers(ctx)
+	return s, err
+}
+
+// newBuildMark is a size for /dev/shm that no other build has: by it the processes
+// of a build's steps are told from those of others, there being no label or
+// variable that the API would give them and not the image.
+func newBuildMark() int64 {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return 64<<20 + 4096*(1+int64(binary.NativeEndian.Uint16(b[:])))
+}
+
+// endBuild waits until the service has cleaned up after a build that was given up.
+// It waits itself for the step that runs, so that is ended first.
+func (e *engine) endBuild(ctx context.Context, mark int64, before buildScene) {
+	for wait := 10 * time.Millisecond; ctx.Err() == nil; wait = min(wait*2, 200*time.Millisecond) {
+		running := e.local && killBuild(mark)
+		now, err := e.workingContainers(ctx)
+		if err != nil {
+			return
+		}
+		fresh := 0
+		for id := range now {
+			if !before.containers[id] {
+				fresh++
+			}
+		}
+		// Another build's containers cannot be told from this one's.
+		if !running && (fresh == 0 || e.builds.Load() > 1) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
 }
 
 // buildQuery renders a build. RUN steps get a network of their own, not the
@@ -77,6 +169,7 @@ func buildQuery(spec runtime.BuildSpec, dockerfile string) (url.Values, error) {
 		labels[k] = v
 	}
 	labels[runtime.LabelManaged] = "true"
+	labels[labelBuild] = spec.Tags[0]
 	q := url.Values{
 		"dockerfile":   {dockerfile},
 		"t":            spec.Tags,
@@ -238,13 +331,12 @@ func (b *buildOutput) failure(text string) error {
 func (e *engine) workingContainers(ctx context.Context) (map[string]bool, error) {
 	var listed []listedContainer
 	err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
-		"all": {"true"}, "external": {"true"}, "filters": {filters(map[string][]string{"status": {"created", "unknown"}})},
-	}}, &listed)
+		"all": {"true"}, "external": {"true"}}}, &listed)
 	m := map[string]bool{}
 	for _, c := range listed {
-		m[c.ID] = true
+		if slices.ContainsFunc(c.Names, func(n string) bool { return strings.Contains(n, "-working-container") }) {
+			m[c.ID] = true
+		}
 	}
 	return m, err
 }
-
-func (e *engine) removeWorking(context.Context, map[string]bool) {}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containers/podman/v5/pkg/bindings"
 
@@ -39,6 +40,7 @@ type engine struct {
 	hosts    keyedMutex // by network: whoever rewrites its hosts files
 	commands commandCache
 	profiles profiles
+	builds   atomic.Int32 // under way
 }
 
 var _ runtime.Runtime = (*engine)(nil)

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -73,13 +74,12 @@ func (e *engine) putHosts(ctx context.Context, id string, content []byte) error 
 // CopyTo implements [runtime.Containers].
 func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader) error {
 	const op = "copy to container"
-	object := name + ":" + dir
 	c, err := e.own(ctx, name)
 	if err == nil {
 		err = e.checkTarget(ctx, c, dir)
 	}
 	if err != nil {
-		return wrap(ctx, op, object, err)
+		return wrap(ctx, op, name, err)
 	}
 	source := &errReader{r: archive}
 	err = e.putArchive(ctx, c.ID, dir, source)
@@ -87,8 +87,10 @@ func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader
 		// What the archive's reader says is the reason, and the broken request its
 		// consequence.
 		err = source.err
+	} else if err != nil {
+		err = fmt.Errorf("into %s: %w", dir, err)
 	}
-	return wrap(ctx, op, object, err)
+	return wrap(ctx, op, name, err)
 }
 
 // checkTarget refuses what the service would make (a missing directory) or allow
@@ -156,17 +158,16 @@ func (e *errReader) Read(p []byte) (int, error) {
 // CopyFrom implements [runtime.Containers].
 func (e *engine) CopyFrom(ctx context.Context, name, file string) (io.ReadCloser, error) {
 	const op = "copy from container"
-	object := name + ":" + file
 	c, err := e.own(ctx, name)
 	if err != nil {
-		return nil, wrap(ctx, op, object, err)
+		return nil, wrap(ctx, op, name, err)
 	}
 	stream, err := e.archive(ctx, c, file)
 	if err != nil {
 		if isNotFound(err) {
 			err = runtime.Errorf(errdefs.ErrNotFound, "there is no %s in the container", file)
 		}
-		return nil, wrap(ctx, op, object, err)
+		return nil, wrap(ctx, op, name, err)
 	}
 	return stream, nil
 }

@@ -1,6 +1,9 @@
 package podman
 
 import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -44,24 +48,24 @@ func (e *engine) InspectImage(ctx context.Context, ref string) (runtime.Image, e
 	return image(i), nil
 }
 
-// listImages lists images: all of them, those without a name and those of
-// intermediate steps too.
-func (e *engine) listImages(ctx context.Context) ([]listedImage, error) {
+// listImages lists images, and those of intermediate steps too if all is set.
+func (e *engine) listImages(ctx context.Context, all bool) ([]listedImage, error) {
 	var list []listedImage
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/images/json", query: url.Values{"all": {"true"}}}, &list)
+	err := e.ask(ctx, call{method: http.MethodGet, path: "/images/json", query: url.Values{"all": {strconv.FormatBool(all)}}}, &list)
 	return list, err
 }
 
 // ListImages implements [runtime.Images].
 func (e *engine) ListImages(ctx context.Context, filter runtime.Filter) ([]runtime.Image, error) {
 	const op = "list images"
-	listed, err := e.listImages(ctx)
+	listed, err := e.listImages(ctx, false)
 	if err != nil {
 		return nil, wrap(ctx, op, "", err)
 	}
 	var list []runtime.Image
 	for _, l := range listed {
-		if !filter.Match(l.Labels) {
+		// What a build keeps to be faster the next time is nobody's image.
+		if !filter.Match(l.Labels) || len(l.RepoTags) == 0 && l.Labels[labelBuild] != "" {
 			continue
 		}
 		i, err := e.findImage(ctx, l.ID)
@@ -91,21 +95,70 @@ func (e *engine) RemoveImage(ctx context.Context, ref string) error {
 		err = e.ask(ctx, call{method: http.MethodDelete, path: "/images/" + esc(ref)}, nil)
 	}
 	if isNotFound(err) {
-		return nil
+		err = nil
+	}
+	if build := i.Labels[labelBuild]; err == nil && build != "" {
+		e.forgetBuild(ctx, build)
 	}
 	return wrap(ctx, op, ref, err)
+}
+
+// forgetBuild removes what builds of a tag left to be faster the next time, once
+// no image of them has a name.
+func (e *engine) forgetBuild(ctx context.Context, build string) {
+	listed, err := e.listImages(ctx, false)
+	if err != nil || slices.ContainsFunc(listed, func(l listedImage) bool { return len(l.RepoTags) > 0 && l.Labels[labelBuild] == build }) {
+		return
+	}
+	e.removeSteps(ctx, build, nil)
+}
+
+// removeSteps removes the nameless images of builds of a tag, but for those kept.
+// Removing one removes its nameless parents, so it goes on until there is no more.
+func (e *engine) removeSteps(ctx context.Context, build string, keep map[string]bool) {
+	for {
+		listed, err := e.listImages(ctx, true)
+		if err != nil {
+			return
+		}
+		removed := false
+		for _, l := range listed {
+			if len(l.RepoTags) > 0 || l.Labels[labelBuild] != build || l.Labels[runtime.LabelManaged] != "true" || keep[l.ID] {
+				continue
+			}
+			// One that others are made of, or that a container uses, is refused.
+			if e.ask(ctx, call{method: http.MethodDelete, path: "/images/" + l.ID}, nil) == nil {
+				removed = true
+			}
+		}
+		if !removed {
+			return
+		}
+	}
 }
 
 // LoadImage implements [runtime.Images].
 func (e *engine) LoadImage(ctx context.Context, archive io.Reader) ([]runtime.Image, error) {
 	const op = "load image"
 	source := &errReader{r: archive}
+	plain, err := decompressed(source)
+	if err != nil {
+		if source.err != nil {
+			err = source.err
+		}
+		return nil, wrap(ctx, op, "", err)
+	}
 	var loaded struct {
 		Names []string `json:"Names"`
 	}
-	err := e.ask(ctx, call{
-		method: http.MethodPost, path: "/images/load", header: http.Header{"Content-Type": {"application/x-tar"}}, body: source,
+	unpacked := &errReader{r: plain}
+	err = e.ask(ctx, call{
+		method: http.MethodPost, path: "/images/load", header: http.Header{"Content-Type": {"application/x-tar"}}, body: unpacked,
 	}, &loaded)
+	if unpacked.err != nil && source.err == nil {
+		err = runtime.WithKind(errdefs.ErrInvalidArgument, fmt.Errorf("not an image archive: %w", unpacked.err))
+		return nil, wrap(ctx, op, "", err)
+	}
 	if source.err != nil {
 		err = source.err
 	}
@@ -127,6 +180,24 @@ func (e *engine) LoadImage(ctx context.Context, archive io.Reader) ([]runtime.Im
 		}
 	}
 	return images, nil
+}
+
+// decompressed takes a gzip compression off: the service takes it for what is
+// inside.
+func decompressed(archive io.Reader) (io.Reader, error) {
+	buffered := bufio.NewReaderSize(archive, 64<<10)
+	magic, err := buffered.Peek(2)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		return buffered, nil
+	}
+	unzipped, err := gzip.NewReader(buffered)
+	if err != nil {
+		return nil, runtime.WithKind(errdefs.ErrInvalidArgument, fmt.Errorf("not an image archive: %w", err))
+	}
+	return unzipped, nil
 }
 
 // PullImage implements [runtime.Images].

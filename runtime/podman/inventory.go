@@ -30,7 +30,7 @@ func (e *engine) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	for _, n := range networks {
 		inv["networks"] = append(inv["networks"], n.ID+" "+n.Name)
 	}
-	images, err := e.listImages(ctx)
+	images, err := e.listImages(ctx, true)
 	if err != nil {
 		return nil, wrap(ctx, op, "", err)
 	}

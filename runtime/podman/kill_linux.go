@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,4 +163,35 @@ func readStat(pid int) (proc, bool) {
 	parent, err1 := strconv.Atoi(fields[1])
 	session, err2 := strconv.Atoi(fields[3])
 	return proc{pid: pid, parent: parent, session: session}, err1 == nil && err2 == nil
+}
+
+// killBuild kills the processes of a build's step, known by the size of their
+// /dev/shm. It reports whether there were any.
+func killBuild(mark int64) bool {
+	size := fmt.Sprintf("size=%dk", mark/1024)
+	found := false
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		b, err := os.ReadFile(filepath.Join(d, "mountinfo"))
+		if err != nil || !hasShm(b, size) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
+			if _, alive := readStat(pid); alive && unix.Kill(pid, unix.SIGKILL) == nil {
+				found = true
+			}
+		}
+	}
+	return found
+}
+
+// hasShm looks for a /dev/shm of a size in a mount table.
+func hasShm(mountinfo []byte, size string) bool {
+	for line := range bytes.Lines(mountinfo) {
+		fields := strings.Fields(string(line))
+		if len(fields) > 6 && fields[4] == "/dev/shm" && slices.Contains(strings.Split(fields[len(fields)-1], ","), size) {
+			return true
+		}
+	}
+	return false
 }
