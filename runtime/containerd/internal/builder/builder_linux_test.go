@@ -98,7 +98,7 @@ COPY <<END /from-heredoc
 $WHO
 END
 
-FROM builder-base:test AS second
+FROM first AS second
 ENV A=b C="d e"
 COPY --from=first --chown=1000:1000 /out /from-heredoc /data/
 COPY . /context/
@@ -132,6 +132,26 @@ RUN echo not built
 	_, out = w.must(b, map[string]string{"Dockerfile": "FROM made:1\nUSER 0\nRUN [\"cat\", \"/data/out\", \"/data/from-heredoc\"]\n"},
 		runtime.BuildSpec{Tags: []string{"made:2"}})
 	contains(t, out, "hello me\nlines\nme\n")
+}
+
+func TestStagesMayHaveBaseImagesOfTheirOwn(t *testing.T) {
+	if raceEnabled {
+		t.Skip("NOT RUN: BuildKit's frontend resolves base images at once and sets the same flag to true from each " +
+			"(frontend/dockerfile/builder/resolvecache.go), which the race detector reports")
+	}
+	w := newWorld(t)
+	b := w.builder()
+	_, out := w.must(b, map[string]string{"Dockerfile": `FROM builder-base:test AS one
+RUN echo 1 > /1
+FROM builder-base:test AS two
+RUN echo 2 > /2
+FROM builder-base:test
+COPY --from=one /1 /
+COPY --from=two /2 /
+COPY --from=builder-base:test /etc/group /3
+RUN --mount=from=one,target=/one --mount=type=cache,target=/cache cat /1 /2 /one/1 && grep -c root /3 && touch /cache/x
+`}, runtime.BuildSpec{})
+	contains(t, out, "1\n2\n1\n1\n")
 }
 
 func TestTheDockerfileMayLieElsewhere(t *testing.T) {

@@ -62,6 +62,9 @@
 // cancelled; the first lets go after its last running build if somebody waits, or after
 // Options.Idle.
 //
+// Standard output and standard error of a step reach the builder by two pipes, so
+// lines of one may overtake those of the other by a little.
+//
 // A process killed amid a build leaves a container, its mounts and a
 // temporary image; the next one to build removes them first, and so does
 // [Builder.Cleanup].

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -96,7 +95,7 @@ func (s *solver) collectSometimes() error {
 	if _, err := s.prune(ctx, limits(s.opts)...); err != nil {
 		return fmt.Errorf("collect the builder's garbage: %w", err)
 	}
-	return os.WriteFile(filepath.Clean(stamp), nil, 0o600)
+	return os.WriteFile(stamp, nil, 0o600)
 }
 
 // limits are applied in turn: what can be had again for the cost of a copy, then
@@ -124,9 +123,7 @@ func (s *solver) prune(ctx context.Context, what ...bkclient.PruneInfo) (int64, 
 	close(removed)
 	sum := <-freed
 	if sum > 0 {
-		if c, ok := s.cache.(interface{ ReleaseUnreferenced(context.Context) error }); ok {
-			err = errors.Join(err, c.ReleaseUnreferenced(ctx))
-		}
+		err = errors.Join(err, s.cache.ReleaseUnreferenced(ctx))
 	}
 	if err != nil {
 		return sum, fmt.Errorf("prune the builder's cache: %w", err)

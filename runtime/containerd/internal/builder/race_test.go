@@ -1,0 +1,5 @@
+//go:build race && linux
+
+package builder
+
+const raceEnabled = true
