@@ -1,0 +1,123 @@
+// Command bottle-sidecar is the one program that every built-in sidecar runs.
+//
+//	bottle-sidecar firewall      --config FILE [--run DIR] [--audit FILE]
+//	bottle-sidecar egress-proxy  --config FILE [--run DIR] [--audit FILE]
+//	bottle-sidecar check         --firewall|--egress-proxy FILE
+//	bottle-sidecar healthcheck   [--run DIR]
+//	bottle-sidecar reload        [--run DIR]
+//	bottle-sidecar secrets put   [--run DIR]   < secrets.json
+//	bottle-sidecar policy show   [--run DIR]
+//	bottle-sidecar policy test   [--run DIR] METHOD URL
+//	bottle-sidecar version
+//
+// A sidecar writes its audit log to standard output (or a file) and what happens to
+// itself to standard error, both as lines of JSON. It reads its configuration and
+// secrets again on SIGHUP, and ends on SIGTERM and SIGINT.
+//
+// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 not ready, 4 denied (policy test).
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+const (
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotReady = 3
+	exitDenied   = 4
+)
+
+// exitError ends the program with a code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+
+func main() {
+	err := run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if err == nil {
+		return
+	}
+	code := exitFailed
+	var ee *exitError
+	if errors.As(err, &ee) {
+		code = ee.code
+	}
+	fmt.Fprintf(os.Stderr, "bottle-sidecar: %v\n", err)
+	os.Exit(code)
+}
+
+// command is one of the program's commands.
+type command struct {
+	usage string
+	run   func(c *call) error
+}
+
+// call is one run of a command.
+type call struct {
+	flags  *flag.FlagSet
+	dir    *string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	args   []string // what is left after the flags
+}
+
+var commands = map[string]command{
+	"firewall":     {"--config FILE [--run DIR] [--audit FILE]", serveFirewall},
+	"egress-proxy": {"--config FILE [--run DIR] [--audit FILE]", serveEgressProxy},
+	"check":        {"--firewall FILE | --egress-proxy FILE", check},
+	"healthcheck":  {"[--run DIR]", healthcheck},
+	"reload":       {"[--run DIR]", reload},
+	"secrets put":  {"[--run DIR] < FILE", putSecrets},
+	"policy show":  {"[--run DIR]", showPolicy},
+	"policy test":  {"[--run DIR] METHOD URL", testPolicy},
+	"version":      {"", func(c *call) error { _, err := fmt.Fprintln(c.stdout, version); return err }},
+}
+
+// defaultDir is where a sidecar's socket and secrets lie: a tmpfs of its container.
+const defaultDir = "/run/bottle"
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	for n := min(2, len(args)); n > 0; n-- {
+		name := args[0]
+		if n == 2 {
+			name += " " + args[1]
+		}
+		cmd, ok := commands[name]
+		if !ok {
+			continue
+		}
+		flags := flag.NewFlagSet(name, flag.ContinueOnError)
+		flags.SetOutput(stderr)
+		flags.Usage = func() {
+			fmt.Fprintf(stderr, "usage: bottle-sidecar %s %s\n", name, cmd.usage)
+			flags.PrintDefaults()
+		}
+		c := &call{flags: flags, dir: flags.String("run", defaultDir, "directory, in memory, of the control socket and the secrets"), stdin: stdin, stdout: stdout, stderr: stderr, args: args[n:]}
+		return cmd.run(c)
+	}
+	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, check, healthcheck, reload, secrets put, policy show, policy test, version")}
+}
+
+// parse reads the flags and leaves the rest, of which there have to be n.
+func (c *call) parse(n int) error {
+	if err := c.flags.Parse(c.args); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if c.args = c.flags.Args(); len(c.args) != n {
+		c.flags.Usage()
+		return &exitError{exitUsage, fmt.Errorf("%d arguments are needed, %d were given", n, len(c.args))}
+	}
+	return nil
+}
