@@ -113,7 +113,7 @@ func (a *archiver) child(dir int, dirName, name string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path.Join(dirName, name), Err: err}
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return a.add(fd, dirName+"/"+name)
 }
 
@@ -128,7 +128,7 @@ func openBelow(dir int, name string, flags int) (int, error) {
 
 func (a *archiver) file(fd int, st *unix.Stat_t, hdr *tar.Header) error {
 	if st.Nlink > 1 {
-		key := inode{uint64(st.Dev), st.Ino}
+		key := inode{uint64(st.Dev), uint64(st.Ino)} //nolint:unconvert // narrower on some architectures
 		if firstName, ok := a.links[key]; ok {
 			hdr.Typeflag, hdr.Linkname = tar.TypeLink, firstName
 			return a.w.WriteHeader(hdr)

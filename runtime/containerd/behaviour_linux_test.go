@@ -196,7 +196,7 @@ func TestAClaimThatIsBeingWorkedOnIsNotSwept(t *testing.T) {
 	if err := os.Mkdir(e.containerDir(id), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(e.containerDir(id))
+	defer func() { _ = os.RemoveAll(e.containerDir(id)) }()
 	if err := os.WriteFile(filepath.Join(e.containerDir(id), nameFile), []byte("ctd-working"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 		s.Fix = "start it: systemctl start containerd"
 		return s
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	s.Version = version
 	if !supported(version) {
 		s.Reason = "containerd " + version + " is older than 1.6"

@@ -61,8 +61,11 @@ type rawAny struct {
 	value []byte
 }
 
-func (a *rawAny) GetTypeUrl() string { return a.url }
-func (a *rawAny) GetValue() []byte   { return a.value }
+// GetTypeUrl is named so by typeurl.
+func (a *rawAny) GetTypeUrl() string { return a.url } //nolint:staticcheck,revive
+
+// GetValue is the encoded value.
+func (a *rawAny) GetValue() []byte { return a.value }
 
 func decode(c containers.Container) (*stored, bool) {
 	ext, ok := c.Extensions[recordType]

@@ -176,5 +176,5 @@ var pseudoTypes = map[int64]bool{
 
 func pseudo(fd int) bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && pseudoTypes[int64(st.Type)]
+	return unix.Fstatfs(fd, &st) == nil && pseudoTypes[int64(st.Type)] //nolint:unconvert // narrower on some architectures
 }

@@ -146,7 +146,7 @@ func (e *Engine) attach(ctx context.Context, path string, endpoints []*endpoint)
 	if err != nil {
 		return fmt.Errorf("open the container's network namespace: %w", err)
 	}
-	defer space.Close()
+	defer func() { _ = space.Close() }()
 	inside, err := netlink.NewHandleAt(space, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("enter the container's network namespace: %w", err)

@@ -43,8 +43,6 @@ func native(err error) error {
 // isNotFound and its like see the kind of what a gRPC call returned, too.
 func isNotFound(err error) bool { return err != nil && errdefs.IsNotFound(native(err)) }
 
-func isAlreadyExists(err error) bool { return err != nil && errdefs.IsAlreadyExists(native(err)) }
-
 func isFailedPrecondition(err error) bool {
 	return err != nil && errdefs.IsFailedPrecondition(native(err))
 }

@@ -89,7 +89,7 @@ func (e *Engine) execProcess(c *stored, pid uint32, id string, spec runtime.Exec
 		if err != nil {
 			return nil, err
 		}
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		who, err := lookupUser(root, spec.User, nil)
 		if err != nil {
 			return nil, err

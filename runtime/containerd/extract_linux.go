@@ -153,7 +153,7 @@ func (x *extractor) top(hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	x.dirs = append(x.dirs, hdr)
 	return adorn(fd, hdr)
 }
@@ -194,7 +194,7 @@ func (x *extractor) directory(parent int, base string, hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	x.dirs = append(x.dirs, hdr)
 	return adorn(fd, hdr)
 }
@@ -259,7 +259,7 @@ func (x *extractor) link(parent int, base string, hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	return x.replace(parent, base, func(temporary string) error {
 		return unix.Linkat(dir, path.Base(target), parent, temporary, 0)
 	})
@@ -322,7 +322,7 @@ func (x *extractor) dirTimes(hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	ts := times(hdr)
 	tv := []unix.Timeval{unix.NsecToTimeval(ts[0].Nano()), unix.NsecToTimeval(ts[1].Nano())}
 	return unix.Futimes(fd, tv)

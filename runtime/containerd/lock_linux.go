@@ -36,7 +36,12 @@ func lock(ctx context.Context, path string) (*fileLock, error) {
 			}
 			_ = f.Close()
 		case <-ctx.Done():
-			go func() { <-locked; _ = f.Close() }()
+			go func() {
+				if err := <-locked; err == nil {
+					_ = flock(f, unix.LOCK_UN)
+				}
+				_ = f.Close()
+			}()
 			return nil, context.Cause(ctx)
 		}
 	}

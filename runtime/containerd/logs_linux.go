@@ -53,7 +53,7 @@ func (e *Engine) follow(ctx context.Context, id string, r *logReader) error {
 	if err != nil {
 		return err
 	}
-	defer watch.Close()
+	defer watch.close()
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan struct{})
@@ -111,7 +111,7 @@ func (r *logReader) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer watch.Close()
+	defer watch.close()
 	defer context.AfterFunc(ctx, watch.wake)()
 	asked := false
 	from := end
@@ -158,7 +158,7 @@ func (r *logReader) ask() (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	// Its command line names the file: the PID has not become another's.
 	line, err := os.ReadFile(procFile(pid, "cmdline"))
 	if err != nil || !bytes.Contains(line, []byte("\x00log\x00"+r.file.Name()+"\x00")) {
@@ -349,4 +349,4 @@ func (w *fileWatch) wait() error {
 // wake ends every wait from now on.
 func (w *fileWatch) wake() { _ = w.inotify.SetReadDeadline(time.Unix(1, 0)) }
 
-func (w *fileWatch) Close() error { return w.inotify.Close() }
+func (w *fileWatch) close() { _ = w.inotify.Close() }

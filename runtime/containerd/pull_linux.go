@@ -86,10 +86,11 @@ func resolver(name string, auth *runtime.RegistryAuth) remotes.Resolver {
 	var options []docker.AuthorizerOpt
 	if auth != nil {
 		options = append(options, docker.WithAuthCreds(func(host string) (string, string, error) {
-			if host != domain && !(domain == "docker.io" && host == "registry-1.docker.io") {
-				return "", "", nil
+			hub := domain == "docker.io" && host == "registry-1.docker.io"
+			if host == domain || hub {
+				return auth.Username, auth.Password, nil
 			}
-			return auth.Username, auth.Password, nil
+			return "", "", nil
 		}))
 	}
 	hosts := docker.ConfigureDefaultRegistries(

@@ -52,7 +52,7 @@ func openProcessRoot(pid uint32) (*rootfs, error) {
 	if err != nil {
 		return nil, precondition("the container's process has ended")
 	}
-	defer unix.Close(pidfd)
+	defer closeFD(pidfd)
 	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, precondition("the container's process has ended")
@@ -63,6 +63,9 @@ func openProcessRoot(pid uint32) (*rootfs, error) {
 	}
 	return &rootfs{fd}, nil
 }
+
+// closeFD closes a descriptor that was only looked at.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 func (r *rootfs) Close() error { return unix.Close(r.fd) }
 
@@ -101,7 +104,7 @@ func (r *rootfs) stat(name string) (unix.Stat_t, error) {
 	if err != nil {
 		return st, err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return st, unix.Fstat(fd, &st)
 }
 
@@ -115,7 +118,7 @@ func (r *rootfs) mkdirAll(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	base := path.Base(name)
 	if err := unix.Mkdirat(parent, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, &os.PathError{Op: "mkdir", Path: name, Err: err}
@@ -148,7 +151,7 @@ func (r *rootfs) openRegular(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return reopenRegular(fd, name)
 }
 
@@ -171,7 +174,7 @@ func (r *rootfs) writeFile(f runtime.File) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	base := path.Base(f.Path)
 	temporary := ".bottle-" + newID()
 	fd, err := unix.Openat(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
