@@ -174,13 +174,14 @@ type created struct {
 
 // apiContainer is the answer of /containers/{name}/json.
 type apiContainer struct {
-	ID        string    `json:"Id"`
-	Name      string    `json:"Name"`
-	Created   time.Time `json:"Created"`
-	Image     string    `json:"Image"`
-	ImageName string    `json:"ImageName"`
-	HostsPath string    `json:"HostsPath"`
-	State     struct {
+	ID         string    `json:"Id"`
+	Name       string    `json:"Name"`
+	Created    time.Time `json:"Created"`
+	Image      string    `json:"Image"`
+	ImageName  string    `json:"ImageName"`
+	HostsPath  string    `json:"HostsPath"`
+	OCIRuntime string    `json:"OCIRuntime"`
+	State      struct {
 		Status    string `json:"Status"`
 		OOMKilled bool   `json:"OOMKilled"`
 		Pid       int    `json:"Pid"`

@@ -142,6 +142,12 @@ func cgroup2() bool {
 	return err == nil
 }
 
+// hybridCgroups reports whether the host has both versions of cgroups.
+func hybridCgroups() bool {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	return err == nil && !cgroup2() && strings.Contains(string(b), " - cgroup2 ")
+}
+
 func olderThan(version string, major, minor int) bool {
 	parts := strings.SplitN(version, ".", 3)
 	if len(parts) < 2 {
@@ -153,7 +159,7 @@ func olderThan(version string, major, minor int) bool {
 }
 
 // usualRuntimes are the OCI runtimes that Podman knows without configuration.
-var usualRuntimes = []string{"crun", "runc", "runsc", "kata", "krun", "youki", "crun-vm"}
+var usualRuntimes = []string{"crun", "runc", "runsc"}
 
 // ociRuntimes are the runtimes that the engine has. The daemon tells its default
 // alone; where it is this machine's, the others are looked for as Podman does.
@@ -168,6 +174,9 @@ func (e *engine) ociRuntimes(h *hostInfo) []string {
 			}
 		}
 		for _, name := range usualRuntimes {
+			if name == "crun" && hybridCgroups() {
+				continue // it refuses such a host
+			}
 			if _, err := exec.LookPath(name); err == nil {
 				found[name] = true
 			}

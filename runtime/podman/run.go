@@ -47,6 +47,10 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 	if body.SeccompProfile, err = e.seccompProfile(spec.Capabilities); err != nil {
 		return runtime.Container{}, err
 	}
+	creator, endCreator, err := e.creator(ctx, spec.OCIRuntime)
+	if err != nil {
+		return runtime.Container{}, err
+	}
 	// steps are the requests that are not interrupted.
 	steps := context.WithoutCancel(ctx)
 	step := func(f func(context.Context) error) error {
@@ -64,6 +68,8 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 		return nil
 	}
 
+	endCreator = sync.OnceFunc(endCreator)
+	defer endCreator()
 	var made created
 	defer func() {
 		if err != nil && made.ID != "" {
@@ -75,7 +81,8 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 		}
 	}()
 	if err := step(func(ctx context.Context) error {
-		return e.ask(ctx, call{method: http.MethodPost, path: "/containers/create", json: body}, &made)
+		defer endCreator()
+		return creator.ask(ctx, call{method: http.MethodPost, path: "/containers/create", json: body}, &made)
 	}); err != nil {
 		return runtime.Container{}, createError(err, spec)
 	}
@@ -96,6 +103,9 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 	}
 	c, err := e.inspect(ctx, made.ID)
 	if err != nil {
+		return runtime.Container{}, err
+	}
+	if err := checkRuntime(spec, c); err != nil {
 		return runtime.Container{}, err
 	}
 	if err := e.sealFor(c, p); err != nil {
@@ -181,16 +191,6 @@ func (e *engine) plan(ctx context.Context, spec runtime.ContainerSpec) (*plan, e
 	var err error
 	if p.argv, err = commandLine(spec, p.image); err != nil {
 		return nil, err
-	}
-	if spec.OCIRuntime != "" && e.local {
-		// libpod would look for it no sooner than at the start.
-		h, err := e.describe(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if known := e.ociRuntimes(h); !slices.Contains(known, spec.OCIRuntime) {
-			return nil, runtime.Errorf(errdefs.ErrInvalidArgument, "unknown OCI runtime %q: the engine has %s", spec.OCIRuntime, strings.Join(known, ", "))
-		}
 	}
 	return p, nil
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ const (
 // knows, in a directory that nobody else may enter.
 type service struct {
 	binary string
+	flags  []string // of podman itself
 	dir    string
 	config []byte
 	log    *slog.Logger
@@ -80,13 +82,13 @@ func baseDir() (string, error) {
 }
 
 // startService starts a service and waits until it answers.
-func startService(ctx context.Context, binary string, log *slog.Logger) (*service, error) {
+func startService(ctx context.Context, binary string, log *slog.Logger, flags ...string) (*service, error) {
 	home, _ := os.UserHomeDir()
 	config, err := mergedConfig(os.Getenv, home)
 	if err != nil {
 		return nil, runtime.WithKind(errdefs.ErrFailedPrecondition, fmt.Errorf("Podman's configuration: %w", err))
 	}
-	s := &service{binary: binary, config: config, log: log, stop: make(chan struct{})}
+	s := &service{binary: binary, flags: flags, config: config, log: log, stop: make(chan struct{})}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -157,7 +159,8 @@ func (s *service) start(ctx context.Context) error {
 	}
 	defer out.Close()
 	_ = os.Remove(s.socket())
-	cmd := exec.Command(s.binary, "system", "service", "--time", strconv.Itoa(int(serviceIdle.Seconds())), s.uri()) //nolint:gosec // the user's Podman
+	args := append(slices.Clone(s.flags), "system", "service", "--time", strconv.Itoa(int(serviceIdle.Seconds())), s.uri())
+	cmd := exec.Command(s.binary, args...) //nolint:gosec // the user's Podman
 	cmd.Env = serviceEnv(os.Environ(), s.confPath)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Dir = "/"
