@@ -2,6 +2,8 @@ package docker_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -106,6 +108,46 @@ func TestCancelledExecInAReadOnlyContainer(t *testing.T) {
 			t.Errorf("read-only %v: processes are left:\n%s", readOnly, out)
 		}
 		must(t, rt.RemoveContainer(t.Context(), c.ID))
+	}
+}
+
+// TestExecCancelledAtOnce cancels at many moments of the start.
+func TestExecCancelledAtOnce(t *testing.T) {
+	rt := testEngine(t)
+	c := run(t, rt, runtime.ContainerSpec{Name: "dk-atonce"})
+	for after := time.Millisecond; after < 120*time.Millisecond; after = after*3/2 + time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		_, err := rt.Exec(ctx, c.ID, runtime.ExecSpec{Command: []string{"busybox", "sleep", "2001"}})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "killed") {
+			t.Errorf("after %v: %v", after, err)
+		}
+	}
+	if out, _ := sh(t, rt, c.ID, "busybox ps"); strings.Contains(out, "2001") {
+		t.Errorf("processes are left:\n%s", out)
+	}
+}
+
+// TestControlPReachesTheTerminalAtOnce: the daemon would hold it back, as the
+// beginning of its detach sequence.
+func TestControlPReachesTheTerminalAtOnce(t *testing.T) {
+	rt := testEngine(t)
+	c := run(t, rt, runtime.ContainerSpec{Name: "dk-ctrlp"})
+	in, out := io.Pipe()
+	defer out.Close() //nolint:errcheck // a test's
+	ready := &signal{text: "ready", seen: make(chan struct{})}
+	go func() {
+		<-ready.seen
+		_, _ = out.Write([]byte{0x10})
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	status, err := rt.Exec(ctx, c.ID, runtime.ExecSpec{
+		Command: []string{"sh", "-c", "busybox stty raw; echo ready; test \"$(busybox dd bs=1 count=1 2>/dev/null | busybox od -An -tx1)\" = ' 10'"},
+		TTY:     true, Stdin: in, Stdout: ready,
+	})
+	if err != nil || status.Code != 0 {
+		t.Errorf("status %v, %v; output %q", status, err, ready.buf.String())
 	}
 }
 

@@ -41,7 +41,8 @@ type execution struct {
 	spec      runtime.ExecSpec
 	token     string // in its environment, to find it and its descendants by
 	id        string
-	killed    bool // the killer found nothing left
+	// containerGone is set when kill finds that there is nothing to kill.
+	containerGone bool
 }
 
 func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
@@ -50,6 +51,7 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 	options := client.ExecCreateOptions{
 		User: x.spec.User, WorkingDir: x.spec.WorkDir, Env: env, Cmd: x.spec.Command, TTY: x.spec.TTY,
 		AttachStdin: x.spec.Stdin != nil, AttachStdout: true, AttachStderr: true,
+		DetachKeys: noDetachKeys,
 	}
 	attach := client.ExecAttachOptions{TTY: x.spec.TTY}
 	if x.spec.TTY && x.e.api("1.42") {
@@ -62,7 +64,12 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 	}
 	x.id = created.ID
 	// From here on the process may run, whatever becomes of the connection.
-	conn, err := x.e.cli.ExecAttach(ctx, x.id, attach)
+	conn, err := detached(ctx, func(ctx context.Context) (client.ExecAttachResult, error) {
+		return x.e.cli.ExecAttach(ctx, x.id, attach)
+	}, func(_ context.Context, conn client.ExecAttachResult) error {
+		conn.Close()
+		return nil
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return none, errors.Join(context.Cause(ctx), x.kill(ctx))
@@ -109,6 +116,10 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 	}
 	return x.status(ctx, out)
 }
+
+// noDetachKeys is a sequence that nobody types. The daemon's own begins with
+// ctrl-p, which a shell is to see at once.
+const noDetachKeys = `ctrl-@,ctrl-],ctrl-@,ctrl-\,ctrl-@,ctrl-],ctrl-@,ctrl-_`
 
 // broken is the end of an execution whose streams failed: a writer of the
 // caller's, or the connection. The process must not go on unattended.

@@ -10,59 +10,56 @@ import (
 	"path"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
-// killAttempts bounds how often the killer is started: in a container whose
-// processes multiply there may be no room for it at first.
-const killAttempts = 5
+// startTime bounds how long a process may take to appear after the daemon took the
+// request to start it.
+const startTime = 2 * time.Second
 
 // kill ends the process of the execution and its descendants, and returns when
 // the daemon knows that it has ended. Docker's API cannot kill an exec, so a small
 // program does it from inside the container. It runs as the user of the exec and
 // with no privilege: what runs it belongs to a container that is not trusted.
+//
+// It is run until nothing is left: the process may not have started yet, and in a
+// container whose processes multiply there may be no room for the killer at first.
 func (x *execution) kill(ctx context.Context) error {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
-	var last error
-	for attempt := range killAttempts {
-		if over, err := x.over(ctx); over || err != nil {
-			return err
+	began := time.Now()
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 250*time.Millisecond) {
+		err := x.runKiller(ctx)
+		over, inspectErr := x.over(ctx, time.Since(began) > startTime)
+		if over && (err == nil || x.containerGone) {
+			return nil
 		}
-		if last = x.runKiller(ctx); last == nil {
-			break
-		}
-		if err := pause(ctx, time.Duration(attempt+1)*50*time.Millisecond); err != nil {
-			break
-		}
-	}
-	if last != nil {
-		return fmt.Errorf("the command could not be killed and may still run: %w", last)
-	}
-	for delay := 2 * time.Millisecond; ; delay = min(2*delay, 100*time.Millisecond) {
-		over, err := x.over(ctx)
-		if over || err != nil {
-			return err
-		}
-		if err := pause(ctx, delay); err != nil {
-			return errors.New("the command was killed, but the daemon does not report its end")
+		if waitErr := pause(ctx, delay); waitErr != nil {
+			return fmt.Errorf("the command could not be killed and may still run: %w", errors.Join(err, inspectErr, waitErr))
 		}
 	}
 }
 
-// over reports whether nothing of the execution can be running any more.
-func (x *execution) over(ctx context.Context) (bool, error) {
+// over reports whether the daemon knows that the process has ended. One that never
+// started counts after a while.
+func (x *execution) over(ctx context.Context, late bool) (bool, error) {
 	c, err := x.e.cli.ContainerInspect(ctx, x.container, client.ContainerInspectOptions{})
-	if err != nil || c.Container.State == nil || !c.Container.State.Running {
-		return true, nil //nolint:nilerr // a container that is gone or unknown has no process
+	if errdefs.IsNotFound(err) || err == nil && c.Container.State != nil && !c.Container.State.Running {
+		x.containerGone = true // and with it every process
+		return true, nil
+	}
+	if err != nil {
+		return false, err
 	}
 	res, err := x.e.cli.ExecInspect(ctx, x.id, client.ExecInspectOptions{})
 	if err != nil {
 		return false, err
 	}
-	return x.killed && !res.Running, nil
+	started := res.PID != 0 || res.ExitCode != 0
+	return !res.Running && (started || late), nil
 }
 
 // runKiller puts the killer into the container, unless it is there, and runs it.
@@ -117,7 +114,6 @@ func (x *execution) runKiller(ctx context.Context) error {
 		case res.ExitCode != 0:
 			return fmt.Errorf("its killer ended with status %d: %q", res.ExitCode, said)
 		}
-		x.killed = true
 		return nil
 	}
 }

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"errors"
 	"net"
 	"os"
 	goruntime "runtime"
@@ -64,7 +65,7 @@ func seals(t *testing.T) int {
 func TestSealIsIdempotentAndGoes(t *testing.T) {
 	inNamespace(t, func() {
 		s := nftSealer{}
-		if err := s.Seal("btnone"); err != errNotLocal {
+		if err := s.Seal("btnone"); !errors.Is(err, errNotLocal) {
 			t.Errorf("a bridge that is not here: %v", err)
 		}
 		addBridge(t, "btone")
