@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -125,7 +126,7 @@ func readOnce(ctx context.Context, rt runtime.Runtime, container, name string) (
 	r := tar.NewReader(archive)
 	h, err := r.Next()
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, "", nil
 	case err != nil:
 		return nil, "", err

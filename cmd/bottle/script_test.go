@@ -379,7 +379,7 @@ func cmdReplace(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			return ts.Getenv(name)
 		})
-		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(content), 0o644)) //nolint:gosec // a test's
+		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(content), 0o644))
 	}
 }
 
@@ -428,7 +428,7 @@ func (e *scriptEngine) cmdRecords(ts *testscript.TestScript, neg bool, args []st
 		},
 	}[e.name]
 	for _, q := range queries {
-		out, err := exec.Command(q[0], q[1:]...).CombinedOutput() //nolint:gosec // a test's
+		out, err := exec.Command(q[0], q[1:]...).CombinedOutput()
 		if err != nil {
 			ts.Fatalf("%q: %v: %s", q, err, out)
 		}

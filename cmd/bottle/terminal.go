@@ -29,7 +29,7 @@ func terminalSize(f *os.File) runtime.Size {
 	if err != nil {
 		return runtime.Size{}
 	}
-	return runtime.Size{Cols: uint16(min(cols, 1<<16-1)), Rows: uint16(min(rows, 1<<16-1))} //nolint:gosec // bounded
+	return runtime.Size{Cols: uint16(min(cols, 1<<16-1)), Rows: uint16(min(rows, 1<<16-1))}
 }
 
 // watchSize sends the terminal's size whenever it changes. A size that nobody took

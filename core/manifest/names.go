@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -35,7 +36,7 @@ func checkEnvName(name string) string {
 // the user sets in a bottle.
 func CheckEnvName(name string) error {
 	if msg := checkEnvName(name); msg != "" {
-		return fmt.Errorf("%s", msg)
+		return errors.New(msg)
 	}
 	return nil
 }
