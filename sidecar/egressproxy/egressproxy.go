@@ -34,6 +34,7 @@ import (
 	"github.com/bottle-run/bottle/sidecar/intercept"
 	"github.com/bottle-run/bottle/sidecar/internal/front"
 	"github.com/bottle-run/bottle/sidecar/policy"
+	"github.com/bottle-run/bottle/sidecar/scan"
 	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
@@ -139,7 +140,12 @@ func (e *EgressProxy) build(c *config.EgressProxy) (*state, error) {
 		values = append(values, s.Value)
 	}
 	st.masker = secrets.NewMasker(values...)
-	st.desk = front.Desk{Audit: e.audit, Supervise: c.Supervise, Mask: st.masker.String}
+	// Requests are scanned by the firewall; here only what is logged is.
+	scanner, err := scan.New(scan.Options{}, st.set)
+	if err != nil {
+		return nil, err
+	}
+	st.desk = front.Desk{Audit: e.audit, Supervise: c.Supervise, Mask: func(s string) string { return scanner.Mask(st.masker, s) }}
 	t := front.Transport{
 		Dial:      (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: time.Minute}).DialContext,
 		Proxy:     &url.URL{Scheme: "http", Host: c.Firewall},

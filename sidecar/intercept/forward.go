@@ -72,6 +72,9 @@ func Outgoing(r *Request, target string) (*http.Request, error) {
 	authority := policy.JoinHostPort(r.Addr, port)
 	out := &http.Request{
 		Method:        r.Method,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1, // without these nobody waits for 100 Continue
 		URL:           &url.URL{Scheme: r.Scheme, Host: authority, Path: path, RawPath: rawPath, RawQuery: query, ForceQuery: hasQuery && query == ""},
 		Host:          authority,
 		Header:        r.Header.Clone(),

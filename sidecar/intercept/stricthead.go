@@ -106,6 +106,11 @@ func (h *head) checkHost() error {
 	if len(h.hosts) == 0 && !h.http10 {
 		return errors.New("there is no Host header")
 	}
+	for _, host := range h.hosts {
+		if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("@/?#\\\"<>^`{|},;", r) }) {
+			return errors.New("the Host header holds a character that no host has")
+		}
+	}
 	authority := ""
 	switch {
 	case h.method == "CONNECT":

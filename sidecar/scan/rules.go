@@ -188,21 +188,33 @@ func (r *rule) find(rs *ruleSet, text []byte) [][2]int {
 	return spans
 }
 
+// seen returns where in a text the keywords of which rules are.
+func (rs *ruleSet) seen(text []byte) map[int]keywordsAt {
+	var seen map[int]keywordsAt
+	var st match.State
+	for i, c := range text {
+		st = rs.keywords.Step(st, c)
+		for _, needle := range rs.keywords.Found(st) {
+			if seen == nil {
+				seen = map[int]keywordsAt{}
+			}
+			for _, rule := range rs.byKeyword[needle] {
+				k, ok := seen[rule]
+				if k.last = i; !ok {
+					k.first = i
+				}
+				seen[rule] = k
+			}
+		}
+	}
+	return seen
+}
+
 // spans returns where any rule sees secrets in a text.
 func (rs *ruleSet) spans(text []byte) [][2]int {
 	var spans [][2]int
-	var st match.State
-	tried := map[int]bool{}
-	for _, c := range text {
-		st = rs.keywords.Step(st, c)
-		for _, needle := range rs.keywords.Found(st) {
-			for _, id := range rs.byKeyword[needle] {
-				if !tried[id] {
-					tried[id] = true
-					spans = append(spans, rs.rules[id].find(rs, text)...)
-				}
-			}
-		}
+	for rule := range rs.seen(text) {
+		spans = append(spans, rs.rules[rule].find(rs, text)...)
 	}
 	return spans
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -235,12 +236,26 @@ func TestMask(t *testing.T) {
 
 func BenchmarkBody(b *testing.B) {
 	s := newScanner(b, Options{})
-	text := strings.Repeat("lorem ipsum dolor sit amet, consectetur adipiscing elit 0123456789\n", 1<<20/67)
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if _, f, err := read(s, "", strings.NewReader(text)); f != nil || err != nil {
-			b.Fatal(f, err)
-		}
+	random := make([]byte, 1<<20)
+	rand.Read(random)
+	for name, text := range map[string]string{
+		"text":   strings.Repeat("lorem ipsum dolor sit amet, consectetur adipiscing elit 0123456789\n", 1<<20/67),
+		"random": string(random),
+		"base64": base64.StdEncoding.EncodeToString(random[:1<<19]),
+		"code":   strings.Repeat("\tif err := client.Get(ctx, key, &token); err != nil { return fmt.Errorf(\"secret %s: %w\", name, err) }\n", 1<<20/104),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				body, err := s.Body("evil.example", "", io.NopCloser(strings.NewReader(text)))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, struct{ io.Reader }{body}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -8,7 +8,10 @@ const (
 	// overlap is how much of what was read before is looked at again with what is read
 	// next, in bytes: no rule's match is to be missed because it was cut, as long as it
 	// is no longer.
-	overlap = 2 << 10
+	overlap = 5 << 10
+	// before and after are how far around its keyword a rule looks, in bytes.
+	before = 512
+	after  = 4 << 10
 	// maxFeed is how much is scanned at once, in bytes.
 	maxFeed = 32 << 10
 	// holdFrom is how many bytes of the beginning of a known value have to stand at
@@ -24,8 +27,17 @@ type Stream struct {
 	value   match.State
 	hex     match.State
 	keyword match.State
-	window  []byte      // the last overlap bytes, and what is being fed
-	seen    map[int]int // by rule: bytes since its last keyword
+	window  []byte             // the last overlap bytes, and what is being fed
+	total   int                // bytes fed so far
+	seen    map[int]keywordsAt // by rule
+}
+
+// keywordsAt is where the first and the last keyword of a rule ended.
+type keywordsAt struct{ first, last int }
+
+// around returns the part of a text, which begins at an offset, that a rule looks at.
+func (k keywordsAt) around(text []byte, offset int) []byte {
+	return text[max(0, k.first-before-offset):min(len(text), k.last+after-offset)]
 }
 
 // Stream begins a body.
@@ -89,28 +101,32 @@ func (st *Stream) values(p []byte) *Finding {
 // rules searches the window for what rules find.
 func (st *Stream) rules(p []byte) *Finding {
 	rs := st.s.rules
-	for id, since := range st.seen {
-		if since > overlap {
-			delete(st.seen, id)
-		} else {
-			st.seen[id] = since + len(p)
-		}
-	}
-	for _, c := range p {
+	for i, c := range p {
 		st.keyword = rs.keywords.Step(st.keyword, c)
 		for _, needle := range rs.keywords.Found(st.keyword) {
 			if st.seen == nil {
-				st.seen = map[int]int{}
+				st.seen = map[int]keywordsAt{}
 			}
 			for _, rule := range rs.byKeyword[needle] {
-				st.seen[rule] = 0
+				k, ok := st.seen[rule]
+				if k.last = st.total + i; !ok {
+					k.first = k.last
+				}
+				st.seen[rule] = k
 			}
 		}
 	}
 	st.window = append(st.window, p...)
-	for rule := range st.seen {
-		if f := st.judge(rule, st.window); f != nil {
+	st.total += len(p)
+	for rule, k := range st.seen {
+		if f := st.judge(rule, k.around(st.window, st.total-len(st.window))); f != nil {
 			return f
+		}
+		if k.last+after <= st.total {
+			delete(st.seen, rule)
+		} else {
+			k.first = max(k.first, st.total-after)
+			st.seen[rule] = k
 		}
 	}
 	if f := st.decoded(st.window, 0); f != nil {
@@ -125,20 +141,9 @@ func (st *Stream) rules(p []byte) *Finding {
 // whole searches a text that was decoded out of the window.
 func (st *Stream) whole(text []byte, depth int) *Finding {
 	rs := st.s.rules
-	var state match.State
-	tried := map[int]bool{}
-	for _, c := range text {
-		state = rs.keywords.Step(state, c)
-		for _, needle := range rs.keywords.Found(state) {
-			for _, rule := range rs.byKeyword[needle] {
-				if tried[rule] {
-					continue
-				}
-				tried[rule] = true
-				if f := st.judge(rule, text); f != nil {
-					return f
-				}
-			}
+	for rule, k := range rs.seen(text) {
+		if f := st.judge(rule, k.around(text, 0)); f != nil {
+			return f
 		}
 	}
 	return st.decoded(text, depth)
