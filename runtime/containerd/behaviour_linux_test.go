@@ -317,3 +317,22 @@ func TestTheProgramIsNoWatcherByAccident(t *testing.T) {
 		t.Errorf("a watcher without a configuration: %v", err)
 	}
 }
+
+func TestAnExecThatIsCancelledAtAnyMomentLeavesNothing(t *testing.T) {
+	e := testEngine(t)
+	run(t, e, runtime.ContainerSpec{Name: "ctd-moments"})
+	for moment := range 12 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(moment)*8*time.Millisecond)
+		_, err := e.Exec(ctx, "ctd-moments", runtime.ExecSpec{Command: []string{"sleep", "5432"}})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %d ms: %v", moment*8, err)
+		}
+	}
+	if out, _ := sh(t, e, "ctd-moments", "ps | grep '[s]leep 5432'"); out != "" {
+		t.Errorf("still running:\n%s", out)
+	}
+	if left, err := os.ReadDir(filepath.Join(e.run, "exec")); err != nil || len(left) > 0 {
+		t.Errorf("FIFOs are left: %v, %v", left, err)
+	}
+}

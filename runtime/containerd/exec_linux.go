@@ -60,15 +60,17 @@ func (e *Engine) exec(ctx context.Context, name string, spec runtime.ExecSpec) (
 		Stdin: streams.stdin.name(), Stdout: streams.stdout.name(), Stderr: streams.stderr.name(),
 		Spec: &anypb.Any{TypeUrl: processType, Value: encoded},
 	})
-	if err != nil {
-		return none, execError(err)
-	}
 	x := &execution{engine: e, container: c.ID, id: id, streams: streams}
 	defer func() {
 		undo, cancel := undoing(ctx)
 		defer cancel()
 		err = errors.Join(err, x.remove(undo))
 	}()
+	if err != nil {
+		// Of a call that was cut off it is not known whether it was done.
+		x.removed = ctx.Err() == nil
+		return none, execError(err)
+	}
 	return x.run(ctx, spec)
 }
 
@@ -152,16 +154,34 @@ func (x *execution) run(ctx context.Context, spec runtime.ExecSpec) (runtime.Exi
 		r, err := e.tasks().Wait(waiting, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
 		exit <- ended{r.GetExitStatus(), err}
 	}()
-	started, err := e.tasks().Start(ctx, &tasks.StartRequest{ContainerID: x.container, ExecID: x.id})
-	if err != nil {
-		if ctx.Err() != nil {
-			// It may have been started all the same.
-			end()
-			return none, context.Cause(ctx)
-		}
-		return none, execError(err)
+	// The start, too, is seen to its end: what is cut off starts all the same.
+	type starting struct {
+		pid uint32
+		err error
 	}
-	x.pid = started.Pid
+	started := make(chan starting, 1)
+	go func() {
+		r, err := e.tasks().Start(waiting, &tasks.StartRequest{ContainerID: x.container, ExecID: x.id})
+		started <- starting{r.GetPid(), err}
+	}()
+	select {
+	case r := <-started:
+		if r.err != nil {
+			return none, execError(r.err)
+		}
+		x.pid = r.pid
+	case <-ctx.Done():
+		select {
+		case r := <-started:
+			if r.err == nil {
+				x.pid = r.pid
+				end()
+			}
+		case <-time.After(killPatience):
+			end()
+		}
+		return none, context.Cause(ctx)
+	}
 	x.streams.start(spec, func() {
 		_, _ = e.tasks().CloseIO(waiting, &tasks.CloseIORequest{ContainerID: x.container, ExecID: x.id, Stdin: true})
 	})
