@@ -272,7 +272,7 @@ func (b *Box) Await(ctx context.Context, line string) error {
 	select {
 	case <-w.seen:
 		cancel()
-		<-done
+		_ = <-done // the end of following, as was asked for
 		return nil
 	case err := <-done:
 		select {

@@ -89,7 +89,7 @@ func TestLeftoversFailTheTestThatMadeThem(t *testing.T) {
 	rt := engine()
 	s := suiteOf(t, rt)
 	for what, leave := range map[string]func(context.Context, *Env) error{
-		"engine: networks": func(ctx context.Context, e *Env) error {
+		"engine: networks": func(ctx context.Context, _ *Env) error {
 			_, err := rt.CreateNetwork(ctx, runtime.NetworkSpec{Name: "planted"})
 			return err
 		},

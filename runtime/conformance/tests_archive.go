@@ -156,7 +156,7 @@ func (e *Env) swapping(ctx context.Context, host string) (*Box, error) {
 	}()
 	e.Cleanup(func(context.Context) error {
 		cancel()
-		<-done
+		_ = <-done // the cancellation
 		return nil
 	})
 	select {

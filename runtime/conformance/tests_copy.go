@@ -146,7 +146,7 @@ func (b *Box) copied(ctx context.Context, name string) (map[string]archived, err
 func eachEntry(r io.Reader, do func(*tar.Header, io.Reader) error) error {
 	for t := tar.NewReader(r); ; {
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err == nil {

@@ -453,7 +453,7 @@ func cancelExec(ctx context.Context, e *Env, tty bool) error {
 	default:
 	}
 	cancelBystander()
-	<-bystander
+	_ = <-bystander // the cancellation
 	return nil
 }
 
@@ -651,7 +651,7 @@ func ttyInput(ctx context.Context, e *Env) error {
 		select {
 		case out := <-s.done:
 			// Go's runtime turns an interrupt into exit status 2.
-			if out.Code != end.code && !(end.code == 130 && out.Code == 2) {
+			if interrupted := end.code == 130 && out.Code == 2; out.Code != end.code && !interrupted {
 				return failed("after key %q: expected exit status %d, got %d", end.key, end.code, out.Code)
 			}
 		case err := <-s.errs:

@@ -94,7 +94,7 @@ func readArchive(ctx context.Context, r io.Reader) ([]entry, error) {
 	var entries []entry
 	for tr := tar.NewReader(contextReader{ctx, r}); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return entries, nil
 		}
 		if err != nil {

@@ -26,7 +26,7 @@ func init() {
 		// ls PATH: the path and all that is below it.
 		"ls": func(_ context.Context, c *Call) int {
 			list := []File{}
-			err := filepath.WalkDir(c.arg(0), func(name string, _ os.DirEntry, err error) error {
+			err := filepath.WalkDir(c.arg(0), func(name string, _ os.DirEntry, _ error) error {
 				list = append(list, look(name))
 				return nil
 			})
@@ -123,8 +123,8 @@ func look(name string) File {
 		f.Err = err.Error()
 		return f
 	}
-	f.Mode, f.UID, f.GID = uint32(st.Mode)&0o7777, int(st.Uid), int(st.Gid)
-	f.Size, f.Blocks, f.Inode = st.Size, int64(st.Blocks), st.Ino
+	f.Mode, f.UID, f.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
+	f.Size, f.Blocks, f.Inode = st.Size, st.Blocks, st.Ino
 	f.MTime = time.Unix(st.Mtim.Unix()).UnixNano()
 	switch st.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:

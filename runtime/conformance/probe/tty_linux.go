@@ -16,7 +16,7 @@ func init() {
 		"tty": func(_ context.Context, c *Call) int { return c.json(terminal()) },
 		// tty-settled: the same, when it has stayed the same for a while: an engine
 		// may set it after the start.
-		"tty-settled": func(ctx context.Context, c *Call) int {
+		"tty-settled": func(_ context.Context, c *Call) int {
 			changes := make(chan os.Signal, 16)
 			signal.Notify(changes, syscall.SIGWINCH)
 			for {
