@@ -51,6 +51,9 @@ func (e *engine) createNetwork(ctx context.Context, spec runtime.NetworkSpec) (a
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if spec.Subnet.IsValid() {
+		if err := e.checkSubnet(spec.Subnet); err != nil {
+			return apiNetwork{}, err
+		}
 		return e.postNetwork(ctx, spec, spec.Subnet.Masked())
 	}
 	used, err := e.usedSubnets(ctx)
@@ -69,6 +72,25 @@ func (e *engine) createNetwork(ctx context.Context, spec runtime.NetworkSpec) (a
 		// Somebody was faster, or the engine's host is not this one.
 		used = append(used, prefix)
 	}
+}
+
+// checkSubnet refuses a subnet that this host routes elsewhere; the service looks
+// at interfaces alone.
+func (e *engine) checkSubnet(subnetAsked netip.Prefix) error {
+	if !e.local {
+		return nil
+	}
+	host, err := subnet.HostPrefixes()
+	if err != nil {
+		return err
+	}
+	for _, p := range host {
+		// A default route overlaps everything and means nothing here.
+		if p.Bits() > 0 && p.Overlaps(subnetAsked) {
+			return runtime.Errorf(errdefs.ErrFailedPrecondition, "subnet %s overlaps %s, which this host uses or routes elsewhere", subnetAsked, p)
+		}
+	}
+	return nil
 }
 
 func isOverlap(err error) bool {
