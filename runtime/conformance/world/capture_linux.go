@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +95,13 @@ func (c *capture) add(h Hit) {
 	c.hits = append(c.hits, h)
 	close(c.news)
 	c.news = make(chan struct{})
+}
+
+// forget drops what was received at an address.
+func (c *capture) forget(addr netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hits = slices.DeleteFunc(c.hits, func(h Hit) bool { return h.Dst.Addr() == addr })
 }
 
 // find returns the hits of a query, and a channel that is closed at the next one.

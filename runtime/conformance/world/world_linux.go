@@ -79,6 +79,9 @@ func (s *server) listen(p Place) (netip.AddrPort, []io.Closer, error) {
 	if err != nil {
 		return netip.AddrPort{}, nil, err
 	}
+	if p != Metadata {
+		s.capture.forget(addr) // of whoever had it before
+	}
 	var port uint16
 	var servers []io.Closer
 	err = s.ns.run(func() error {

@@ -131,6 +131,32 @@ func TestTheWorldAnswersAndRecords(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatIsGivenOutAgainHasNoHits(t *testing.T) {
+	w := open(t, "")
+	defer func() { _ = w.Close() }()
+	at, err := w.Listen(t.Context(), B)
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, "udp", at.String(), "before")
+	if count(t, w, Query{Addr: at.Addr()}) == 0 {
+		t.Fatal("the packet was not recorded")
+	}
+	for range 1000 {
+		again, err := w.Listen(t.Context(), B)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Addr() == at.Addr() {
+			if n := count(t, w, Query{Addr: at.Addr()}); n != 0 {
+				t.Errorf("%d hits of before", n)
+			}
+			return
+		}
+	}
+	t.Error("the address was not given out again")
+}
+
 func TestASecondProcessSharesTheWorld(t *testing.T) {
 	first := open(t, "")
 	second := open(t, "")
