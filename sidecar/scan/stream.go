@@ -57,8 +57,8 @@ func (st *Stream) Feed(p []byte) (hold int, f *Finding) {
 		}
 		p = p[n:]
 	}
-	depth := st.s.values.Depth(st.value)
-	if d := st.s.hexes.Depth(st.hex) / 2; d > depth {
+	depth := st.s.values.Pending(st.value)
+	if d := st.s.hexes.Pending(st.hex) / 2; d > depth {
 		depth = d * 2
 	}
 	if depth < holdFrom {

@@ -110,7 +110,7 @@ func (r *maskReader) fill() {
 		}
 	}
 	r.ready = len(r.buf)
-	if depth := r.m.automaton.Depth(r.state); err == nil && depth >= holdFrom {
+	if depth := r.m.automaton.Pending(r.state); err == nil && depth >= holdFrom {
 		r.ready = max(0, r.ready-depth)
 	}
 	r.err = err

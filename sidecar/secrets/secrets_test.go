@@ -128,10 +128,10 @@ func TestMaskerDoesNotHoldEventsBack(t *testing.T) {
 	defer pw.Close()
 	r := NewMasker(value).Reader(pr)
 	buf := make([]byte, 100)
-	for _, event := range []string{"data: 1\n\n", "data: t\n\n", "tok"} {
+	for _, event := range []string{"data: 1\n\n", "data: t\n\n", "tok", string("=" + value)} {
 		go pw.Write([]byte(event))
 		n, err := io.ReadAtLeast(r, buf, len(event))
-		if err != nil || string(buf[:n]) != event {
+		if err != nil || string(buf[:n]) != strings.ReplaceAll(event, string(value), strings.Repeat("*", len(value))) {
 			t.Errorf("%q: %q, %v", event, buf[:n], err)
 		}
 	}

@@ -11,6 +11,7 @@ type Automaton struct {
 	width   int32
 	delta   []State
 	depth   []int32
+	pending []int32
 	found   [][]int32 // needles that end at a state, longest first
 }
 
@@ -76,6 +77,7 @@ func (a *Automaton) insert(needle []byte, id int32) {
 // ends that begins another does.
 func (a *Automaton) link() {
 	fail := make([]State, len(a.depth))
+	a.pending = make([]int32, len(a.depth))
 	var queue []State
 	for c := range a.width {
 		if s := a.delta[c]; s != 0 {
@@ -85,6 +87,10 @@ func (a *Automaton) link() {
 	for len(queue) > 0 {
 		s := queue[0]
 		queue = queue[1:]
+		// Where a needle ends, only what may begin another is still open.
+		if a.pending[s] = a.depth[s]; len(a.found[s]) > 0 {
+			a.pending[s] = a.pending[fail[s]]
+		}
 		a.found[s] = append(a.found[s], a.found[fail[s]]...)
 		for c := range a.width {
 			at, other := int32(s)*a.width+c, a.delta[int32(fail[s])*a.width+c]
@@ -106,8 +112,9 @@ func (a *Automaton) Step(s State, c byte) State {
 // Found returns the numbers of the needles that end here, the longest first.
 func (a *Automaton) Found(s State) []int32 { return a.found[s] }
 
-// Depth returns how many of the last bytes are the beginning of a needle.
-func (a *Automaton) Depth(s State) int { return int(a.depth[s]) }
+// Pending returns how many of the last bytes are the beginning of a needle that may
+// still come.
+func (a *Automaton) Pending(s State) int { return int(a.pending[s]) }
 
 func lower(c byte) byte {
 	if c >= 'A' && c <= 'Z' {

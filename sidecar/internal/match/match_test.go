@@ -34,8 +34,11 @@ func TestAutomaton(t *testing.T) {
 	for _, c := range []byte("xxher") {
 		s = a.Step(s, c)
 	}
-	if a.Depth(s) != 3 {
-		t.Errorf("depth is %d", a.Depth(s))
+	if a.Pending(s) != 3 {
+		t.Errorf("pending is %d", a.Pending(s))
+	}
+	if s = a.Step(s, 's'); a.Pending(s) != 1 { // of "she"
+		t.Errorf("pending is %d after the end of a needle", a.Pending(s))
 	}
 }
 
