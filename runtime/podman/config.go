@@ -15,7 +15,7 @@ import (
 // exitCommandDelay is for how many seconds what is left of an exec waits to be
 // asked for its status: Podman's own 300 keeps two processes of each exec for
 // five minutes, and with 0 the status is gone before it can be asked for.
-const exitCommandDelay = 10
+const exitCommandDelay = 5
 
 // configFiles returns the files of containers.conf that Podman reads, in its
 // order. CONTAINERS_CONF replaces all others.

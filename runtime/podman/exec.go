@@ -365,7 +365,7 @@ func (x *execution) refusal(code int) error {
 
 // watchInterval is well below the exitCommandDelay seconds for which a session is
 // remembered.
-const watchInterval = 3 * time.Second
+const watchInterval = 2 * time.Second
 
 // watch notes the exit status of a process whose output is read so slowly that the
 // service would have forgotten the session at its end.
