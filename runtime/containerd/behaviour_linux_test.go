@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -335,4 +337,54 @@ func TestAnExecThatIsCancelledAtAnyMomentLeavesNothing(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(e.run, "exec")); err != nil || len(left) > 0 {
 		t.Errorf("FIFOs are left: %v, %v", left, err)
 	}
+}
+
+func TestAWayOutIsNoWayToTheHost(t *testing.T) {
+	e := testEngine(t)
+	n := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-out"})
+	other := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-out2"})
+	run(t, e, runtime.ContainerSpec{Name: "ctd-out", Networks: []runtime.NetworkAttachment{{Network: n.Name}}})
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	accepted := make(chan string, 16)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn.RemoteAddr().String()
+			_ = conn.Close()
+		}
+	}()
+	port := l.Addr().(*net.TCPAddr).Port
+	targets := []string{n.Gateway.String(), other.Gateway.String()}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			targets = append(targets, ip.IP.String())
+		}
+	}
+	for _, target := range targets {
+		if out, code := sh(t, e, "ctd-out", fmt.Sprintf("nc -w 1 %s %d </dev/null", target, port)); code == 0 {
+			t.Errorf("%s answers: %s", target, out)
+		}
+	}
+	select {
+	case from := <-accepted:
+		t.Errorf("the host was reached from %s", from)
+	default:
+	}
+	// The listener is there, or the above proves nothing.
+	conn, err := net.Dial("tcp", netip.AddrPortFrom(n.Gateway, uint16(port)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
 }
