@@ -45,8 +45,8 @@ type ExecOptions struct {
 	Env map[string]string
 	// Terminal is the value of TERM, if the command has a terminal.
 	Terminal string
-	// User and WorkDir are the agent's if they are empty. Another user does not
-	// get the bottle's secret variables.
+	// User and WorkDir are the agent's if they are empty. A user that is named does
+	// not get the bottle's secret variables, nor what the agent made of them.
 	User    string
 	WorkDir string
 
@@ -77,6 +77,12 @@ func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus
 		}
 		command = inside.With(file, command)
 	}
+	// The agent can write to its own file of variables. For another user they would
+	// be the agent's words: LD_PRELOAD would make them code.
+	variables := inside.EnvFile
+	if opts.User != "" {
+		variables = inside.NoEnvFile
+	}
 	with := inside.With
 	if opts.TTY && opts.Size != (runtime.Size{}) {
 		with = inside.WithTerminal
@@ -91,7 +97,7 @@ func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus
 		opts.Stdin = &keyboard{r: opts.Stdin, ended: ended}
 	}
 	return b.rt.Exec(ctx, b.container, runtime.ExecSpec{
-		Command: with(inside.EnvFile, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
+		Command: with(variables, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY, Size: opts.Size, Resize: opts.Resize,
 	})
 }

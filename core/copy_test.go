@@ -114,3 +114,25 @@ func TestATerminalIsToldOfTheEndOfItsInput(t *testing.T) {
 	}
 	must(t, bottle.Close(t.Context()))
 }
+
+// TestANamedUserGetsNothingOfTheAgents holds that the agent, which can write to
+// its file of variables, cannot choose those of a command that runs as another user.
+func TestANamedUserGetsNothingOfTheAgents(t *testing.T) {
+	b := newBench(t, nil)
+	bottle, err := b.launch(t.Context(), small, core.Wishes{Env: []string{"TOKEN=hidden"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]string{"": "hidden", "root": "", "robot": ""} {
+		var out strings.Builder
+		if _, err := bottle.Exec(t.Context(), core.ExecOptions{Command: []string{"getenv", "TOKEN"}, User: user, Stdout: &out}); err != nil || out.String() != want {
+			t.Errorf("user %q has %q, want %q (%v)", user, out.String(), want, err)
+		}
+		out.Reset()
+		own := map[string]string{"MINE": "given"}
+		if _, err := bottle.Exec(t.Context(), core.ExecOptions{Command: []string{"getenv", "MINE"}, User: user, Env: own, Stdout: &out}); err != nil || out.String() != "given" {
+			t.Errorf("user %q has %q of its own (%v)", user, out.String(), err)
+		}
+	}
+	must(t, bottle.Close(t.Context()))
+}

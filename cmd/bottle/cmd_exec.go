@@ -29,7 +29,7 @@ func newExecCommand(f *factory, do func(execOptions) error) *cli.Command {
 		ArgsUsage:   "NAME [--] [CMD...]",
 		Description: "Without CMD, the agent's command. Its exit status is passed on. Flags come before NAME.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER`, who does not get the bottle's secret variables"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER`, who does not get the bottle's secret variables, even if it is the agent's"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "run in `DIR`"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]`; without a value, the host's"},
 			ttyFlag, noTTYFlag,

@@ -47,6 +47,9 @@ const (
 	Tmpfs = Dir + "/run"
 	// EnvFile is the file of variables.
 	EnvFile = Tmpfs + "/env"
+	// NoEnvFile is a file that is not there, in a directory that only root may
+	// change.
+	NoEnvFile = Dir + "/none"
 	// TmpfsSize bounds Tmpfs, in bytes.
 	TmpfsSize = maxEnv + 1<<20
 )
