@@ -108,11 +108,7 @@ func (c *call) serve(name string, open func(config, secrets string, log *slog.Lo
 				cl.Close()
 				return s.Shutdown(ctx)
 			}
-			if err := s.Reload(); err != nil {
-				log.Error("reload refused, the old configuration stays", "error", err.Error())
-				continue
-			}
-			log.Info("reloaded")
+			_ = s.Reload() // which logs how it went
 		}
 	}
 }

@@ -97,8 +97,19 @@ func (e *EgressProxy) Shutdown(ctx context.Context) error {
 	return e.audit.Close()
 }
 
-// Reload reads configuration and secrets again. On an error the old ones stay.
+// Reload reads configuration and secrets again. On an error the old ones stay. Either is
+// logged.
 func (e *EgressProxy) Reload() error {
+	err := e.replace()
+	if err != nil {
+		e.log.Error("reload refused, the old configuration stays", "error", err.Error())
+	} else {
+		e.log.Info("reloaded")
+	}
+	return err
+}
+
+func (e *EgressProxy) replace() error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	old := e.state.Load()

@@ -93,8 +93,19 @@ func (f *Firewall) Shutdown(ctx context.Context) error {
 	return f.audit.Close()
 }
 
-// Reload reads configuration and secrets again. On an error the old ones stay.
+// Reload reads configuration and secrets again. On an error the old ones stay. Either is
+// logged.
 func (f *Firewall) Reload() error {
+	err := f.replace()
+	if err != nil {
+		f.log.Error("reload refused, the old configuration stays", "error", err.Error())
+	} else {
+		f.log.Info("reloaded")
+	}
+	return err
+}
+
+func (f *Firewall) replace() error {
 	f.reload.Lock()
 	defer f.reload.Unlock()
 	old := f.state.Load()
