@@ -131,6 +131,7 @@ func TestBypass(t *testing.T) {
 		{"an encoded backslash", "api.test", "", get("api.test", "/public/..%5cprivate", ""), "ambiguous-path"},
 		{"an encoded slash under a single star", "api.test", "", get("api.test", "/one/a%2fb", ""), "ambiguous-path"},
 		{"an encoded line end", "api.test", "", get("api.test", "/public/%0d%0aX: y", ""), "malformed"},
+		{"a malformed escape", "api.test", "", get("api.test", "/public/%zz", ""), "malformed"},
 		{"a fragment", "api.test", "", get("api.test", "/public/#/../private", ""), "ambiguous-path"},
 		{"another case", "api.test", "", get("api.test", "/PUBLIC/x", ""), "no-route"},
 

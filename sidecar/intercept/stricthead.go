@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -59,6 +60,12 @@ func readHead(lines []string) (*head, error) {
 	for i := range len(target) {
 		if target[i] <= ' ' || target[i] == 0x7f {
 			return nil, errors.New("the request target holds a control character")
+		}
+	}
+	if method != "CONNECT" {
+		// net/http would answer by itself, in words of its own and without a record.
+		if _, err := url.ParseRequestURI(target); err != nil {
+			return nil, errors.New("the request target holds a malformed percent escape or is no URL")
 		}
 	}
 	h := &head{method: method, target: target}
