@@ -201,7 +201,7 @@ func archiveThere(ctx context.Context, root, userNS *os.File, file string) (io.R
 	return nil, errors.New(string(text))
 }
 
-// archiver process: its output, what it says about an error, and its end.
+// archiverProcess is its output, what it says about an error, and its end.
 type archiverProcess struct {
 	ctx      context.Context
 	stop     func() bool

@@ -34,7 +34,7 @@ func newArchiver(ctx context.Context, w io.Writer) *archiver {
 
 // archive writes what an O_PATH descriptor stands for, and closes it.
 func (a *archiver) archive(fd int, name string) error {
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := a.add(fd, name); err != nil {
 		return err
 	}

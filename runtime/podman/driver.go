@@ -142,7 +142,7 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 		s.Reason, s.Fix = err.Error(), openHint(err)
 		return s
 	}
-	defer e.Close()
+	defer func() { _ = e.Close() }()
 	s.Installed, s.Healthy, s.Endpoint = true, true, e.uri
 	if e.service != nil {
 		// It is this user's, and answered the version when it was connected to: the

@@ -57,7 +57,7 @@ func TestErrorsNameOperationAndObject(t *testing.T) {
 	if wrap(t.Context(), "x", "y", nil) != nil {
 		t.Error("expected no error of none")
 	}
-	if again := wrap(t.Context(), "remove network", "net", err); again != err {
+	if again := wrap(t.Context(), "remove network", "net", err); !errors.Is(again, err) || again.Error() != err.Error() {
 		t.Errorf("expected an error to be wrapped once, got %v", again)
 	}
 }
@@ -88,7 +88,7 @@ func TestRemovalThatTheServiceReportsInASuccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rt.Close()
+	defer func() { _ = rt.Close() }()
 	if err := rt.RemoveNetwork(t.Context(), "n"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("expected FailedPrecondition, got %v", err)
 	}
@@ -108,7 +108,7 @@ func TestForeignObjectsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rt.Close()
+	defer func() { _ = rt.Close() }()
 	ctx := t.Context()
 	_, execErr := rt.Exec(ctx, "x", runtime.ExecSpec{Command: []string{"true"}})
 	for name, err := range map[string]error{

@@ -99,7 +99,7 @@ func (x *execution) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	// The connection knows nothing of the context.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)); _ = conn.Close() })
 	defer stop()

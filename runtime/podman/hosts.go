@@ -238,7 +238,7 @@ func memberOf(c apiContainer, network string) member {
 func askedAliases(c apiContainer, ep apiEndpoint) []string {
 	var list []string
 	for _, a := range ep.Aliases {
-		if !(len(a) == 12 && strings.HasPrefix(c.ID, a)) {
+		if len(a) != 12 || !strings.HasPrefix(c.ID, a) {
 			list = append(list, a)
 		}
 	}

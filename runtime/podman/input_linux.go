@@ -1,6 +1,7 @@
 package podman
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -17,7 +18,7 @@ func openInput(pid int) (*os.File, error) {
 	const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
 	name := procPath(pid, "fd/0")
 	fd, err := unix.Open(name, flags, 0)
-	if err == unix.EACCES && os.Geteuid() != 0 {
+	if errors.Is(err, unix.EACCES) && os.Geteuid() != 0 {
 		// A process of another user's in a rootless container.
 		fd, err = openInputOfOther(pid, name, flags)
 	}

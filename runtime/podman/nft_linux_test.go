@@ -75,7 +75,7 @@ func TestTheKernelTakesTheSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := nftUnseal(fd, "lo"); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("without a seal: expected ENOENT, got %v", err)
 	}
@@ -114,7 +114,7 @@ func TestInputOfAProcessThatHasNone(t *testing.T) {
 	}
 }
 
-func TestSleepForever(t *testing.T) {
+func TestSleepForever(*testing.T) {
 	if os.Getenv("BOTTLE_TEST_SLEEP") != "" {
 		select {}
 	}

@@ -58,7 +58,7 @@ func respawn(userNS *os.File, files [3]*os.File, args []string) (int, error) {
 		if err != nil {
 			return 0, os.NewSyscallError("fcntl", err)
 		}
-		defer unix.Close(fd)
+		defer func() { _ = unix.Close(fd) }()
 		fds[i] = uintptr(fd)
 	}
 

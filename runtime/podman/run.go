@@ -261,7 +261,7 @@ func (e *engine) putFiles(ctx context.Context, id string, files []runtime.File) 
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(writeFiles(w, files)) }()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	return e.putArchive(ctx, id, "/", r)
 }
 

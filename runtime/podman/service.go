@@ -86,7 +86,7 @@ func startService(ctx context.Context, binary string, log *slog.Logger, flags ..
 	home, _ := os.UserHomeDir()
 	config, err := mergedConfig(os.Getenv, home)
 	if err != nil {
-		return nil, runtime.WithKind(errdefs.ErrFailedPrecondition, fmt.Errorf("Podman's configuration: %w", err))
+		return nil, runtime.WithKind(errdefs.ErrFailedPrecondition, fmt.Errorf("the configuration of Podman: %w", err))
 	}
 	s := &service{binary: binary, flags: flags, config: config, log: log, stop: make(chan struct{})}
 	if err := s.prepare(); err != nil {

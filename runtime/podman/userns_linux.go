@@ -116,8 +116,11 @@ func inChild(report []byte, clone func(report uintptr) (uintptr, syscall.Errno))
 		return os.NewSyscallError("fcntl", err)
 	}
 	n, err := unix.Read(pipe[0], report)
-	if err != nil || n != len(report) {
-		return fmt.Errorf("the child that enters the user namespace said nothing (%v)", err)
+	if err != nil {
+		return fmt.Errorf("the child that enters the user namespace said nothing: %w", err)
+	}
+	if n != len(report) {
+		return fmt.Errorf("the child that enters the user namespace said %d bytes of %d", n, len(report))
 	}
 	return nil
 }
