@@ -162,7 +162,7 @@ func (s *suite) warmUp(ctx context.Context) error {
 // ownTemp gives the process a temporary directory of its own, so that a file
 // that is left there is known to be its own.
 func (s *suite) ownTemp() error {
-	dir, err := os.MkdirTemp("", "bottle-")
+	dir, err := os.MkdirTemp("", "conformance-")
 	if err != nil {
 		return err
 	}
