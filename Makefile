@@ -6,6 +6,8 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Empty for a build that shares what the tests have compiled.
+TRIMPATH ?= -trimpath
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
@@ -15,12 +17,12 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 .PHONY: build
-build: ## build bin/bottle and bin/bottle-probe, static
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+build: ## build the programs into bin/, static
+	CGO_ENABLED=0 $(GO) build $(TRIMPATH) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 .PHONY: install
 install: build ## install into $(PREFIX)/bin
-	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/bottle $(BIN)/bottle-probe
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/bottle $(BIN)/bottle-probe $(BIN)/bottle-sidecar
 
 .PHONY: demo
 demo: build ## install what is missing and run a real bottle
