@@ -7,9 +7,12 @@ import (
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/conformance"
 	"github.com/bottle-run/bottle/runtime/docker"
+	"github.com/bottle-run/bottle/runtime/internal/clitest"
 )
 
-func TestConformance(t *testing.T) { conformance.RunT(t, openEngine) }
+func TestConformance(t *testing.T) {
+	conformance.RunT(t, openEngine, conformance.Options{Foreign: clitest.Foreign("docker", "-H", os.Getenv("BOTTLE_TEST_DOCKER_HOST"))})
+}
 
 // openEngine connects to the daemon that hack/engines started.
 func openEngine(t *testing.T) runtime.Runtime {

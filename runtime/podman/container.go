@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/netip"
@@ -25,11 +26,19 @@ func (e *engine) inspect(ctx context.Context, name string) (apiContainer, error)
 	return c, err
 }
 
+// labelContainer tells a container that bottle made from one that somebody made
+// of an image of bottle's: a container has its image's labels too.
+const labelContainer = "dev.bottle.podman.container"
+
+func ownContainer(labels map[string]string) bool {
+	return labels[runtime.LabelManaged] == "true" && labels[labelContainer] == "true"
+}
+
 // own describes a container of bottle's; it is how every method makes sure that
 // it touches no other.
 func (e *engine) own(ctx context.Context, name string) (apiContainer, error) {
 	c, err := e.inspect(ctx, name)
-	if err == nil && c.Config.Labels[runtime.LabelManaged] != "true" {
+	if err == nil && !ownContainer(c.Config.Labels) {
 		err = foreign("container")
 	}
 	return c, err
@@ -42,10 +51,11 @@ func container(c apiContainer) runtime.Container {
 		Name:    c.Name,
 		Image:   c.ImageName,
 		ImageID: imageID(c.Image),
-		Labels:  c.Config.Labels,
+		Labels:  maps.Clone(c.Config.Labels),
 		State:   state(c.State.Status),
 		Created: c.Created,
 	}
+	delete(out.Labels, labelContainer)
 	if out.State == runtime.StateExited {
 		out.Exit = runtime.ExitStatus{Code: c.State.ExitCode, OOMKilled: c.State.OOMKilled}
 	}
@@ -92,7 +102,7 @@ func (e *engine) InspectContainer(ctx context.Context, name string) (runtime.Con
 
 // listContainers lists what carries the labels.
 func (e *engine) listContainers(ctx context.Context, filter runtime.Filter) ([]listedContainer, error) {
-	labels := []string{runtime.LabelManaged + "=true"}
+	labels := []string{runtime.LabelManaged + "=true", labelContainer + "=true"}
 	for k, v := range filter.Labels {
 		labels = append(labels, k+"="+v)
 	}

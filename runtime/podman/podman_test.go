@@ -6,10 +6,13 @@ import (
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/conformance"
+	"github.com/bottle-run/bottle/runtime/internal/clitest"
 	"github.com/bottle-run/bottle/runtime/podman"
 )
 
-func TestConformance(t *testing.T) { conformance.RunT(t, openEngine) }
+func TestConformance(t *testing.T) {
+	conformance.RunT(t, openEngine, conformance.Options{Foreign: clitest.Foreign("podman")})
+}
 
 // openEngine connects to the Podman that hack/engines prepared, as the user this
 // test runs as, and never to a developer's own.

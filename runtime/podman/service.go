@@ -1,6 +1,7 @@
 package podman
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -118,7 +119,7 @@ func (s *service) prepare() error {
 	sweep(base)
 	sum := sha256.Sum256(s.config)
 	s.confPath = filepath.Join(base, "containers-"+hex.EncodeToString(sum[:6])+".conf")
-	if err := os.WriteFile(s.confPath, s.config, 0o600); err != nil {
+	if err := writeOnce(s.confPath, s.config); err != nil {
 		return err
 	}
 	if s.dir, err = os.MkdirTemp(base, "s"); err != nil {
@@ -314,4 +315,24 @@ func (s *service) remove() {
 	if s.lock != nil {
 		_ = s.lock.Close()
 	}
+}
+
+// writeOnce makes a file whose name stands for its content. Podman processes of
+// other services read it at any time, so it is never there in part.
+func writeOnce(path string, content []byte) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, content) {
+		return nil
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(content)
+	if err = errors.Join(err, part.Close()); err == nil {
+		err = os.Rename(part.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(part.Name())
+	}
+	return err
 }

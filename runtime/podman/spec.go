@@ -37,7 +37,7 @@ func (p *plan) request() (apiSpec, error) {
 	s := p.spec
 	labels := map[string]string{}
 	maps.Copy(labels, s.Labels)
-	labels[runtime.LabelManaged] = "true"
+	labels[runtime.LabelManaged], labels[labelContainer] = "true", "true"
 	out := apiSpec{
 		Name:             s.Name,
 		Image:            s.Image,

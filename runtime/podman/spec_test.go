@@ -42,7 +42,7 @@ func TestTheZeroSpecIsHardenedWhateverTheEngineIsConfiguredTo(t *testing.T) {
 		"netns": map[string]any{"nsmode": "none"}, "ipcns": map[string]any{"nsmode": "private"},
 		"resource_limits":   map[string]any{"pids": map[string]any{"limit": float64(runtime.DefaultPIDs)}},
 		"log_configuration": map[string]any{"driver": "k8s-file"},
-		"labels":            map[string]any{runtime.LabelManaged: "true"},
+		"labels":            map[string]any{runtime.LabelManaged: "true", labelContainer: "true"},
 	} {
 		if got, ok := m[key]; !ok || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: expected %v, got %v", key, want, got)
