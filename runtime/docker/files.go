@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -37,7 +38,8 @@ const killerName = ".bottle-kill"
 type fileVolume struct {
 	e      *engine
 	holder string
-	source string // the volume's directory on the engine's host
+	name   string // the volume's
+	source string // its directory on the engine's host
 	files  []runtime.File
 }
 
@@ -64,23 +66,31 @@ func (e *engine) fillVolume(ctx context.Context, spec runtime.ContainerSpec) (*f
 	}
 	v := &fileVolume{e: e, holder: res.ID, files: spec.Files}
 	if err := v.fill(ctx); err != nil {
-		return nil, errors.Join(err, v.release(ctx, true))
+		return nil, errors.Join(err, v.discard(ctx))
 	}
 	return v, nil
 }
 
-func (v *fileVolume) fill(ctx context.Context) error {
+// find learns what the daemon called the volume, and where it is.
+func (v *fileVolume) find(ctx context.Context) error {
 	res, err := v.e.cli.ContainerInspect(ctx, v.holder, client.ContainerInspectOptions{})
 	if err != nil {
 		return err
 	}
 	for _, m := range res.Container.Mounts {
 		if m.Destination == volumeDir {
-			v.source = m.Source
+			v.name, v.source = m.Name, m.Source
 		}
 	}
 	if v.source == "" {
 		return errors.New("the daemon made no volume for the container's files")
+	}
+	return nil
+}
+
+func (v *fileVolume) fill(ctx context.Context) error {
+	if err := v.find(ctx); err != nil {
+		return err
 	}
 	files := v.files
 	if killer, err := tinyinit.Binary(goArch(v.e.version.Arch)); err == nil {
@@ -104,12 +114,37 @@ func (v *fileVolume) mountIn(host *container.HostConfig) {
 	}
 }
 
-// release removes the holder, with the volume if it has no other user.
-func (v *fileVolume) release(ctx context.Context, discard bool) error {
+// release removes the holder. The volume stays with the container that uses it.
+func (v *fileVolume) release(ctx context.Context) error {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
-	if err := v.e.forceRemove(ctx, v.holder, discard); err != nil {
+	if err := v.e.forceRemove(ctx, v.holder, false); err != nil {
 		return fmt.Errorf("remove the container that held the files: %w", err)
+	}
+	return nil
+}
+
+// discard removes the holder and the volume; the container that was to use it is
+// gone. The daemon keeps quiet about a volume that it does not remove with its
+// container because a request that was cut off still uses it, so it is asked for
+// the volume itself.
+func (v *fileVolume) discard(ctx context.Context) error {
+	undo, cancel := cleanup(ctx)
+	defer cancel()
+	if v.name == "" {
+		_ = v.find(undo)
+	}
+	if err := v.e.forceRemove(undo, v.holder, true); err != nil {
+		return fmt.Errorf("remove the container that held the files: %w", err)
+	}
+	for v.name != "" {
+		_, err := v.e.cli.VolumeRemove(undo, v.name, client.VolumeRemoveOptions{})
+		if err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		if !errdefs.IsConflict(err) || pause(undo, 50*time.Millisecond) != nil {
+			return fmt.Errorf("remove the volume that held the files: %w", err)
+		}
 	}
 	return nil
 }

@@ -39,18 +39,21 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (runtime.C
 		volume.mountIn(host)
 	}
 	id, err := e.create(ctx, spec, config, host, networks)
-	if volume != nil {
+	if err == nil && volume != nil {
 		// From here on the volume is the container's, and goes with it.
-		err = errors.Join(err, volume.release(ctx, err != nil))
-	}
-	if id == "" {
-		return none, err
+		err = volume.release(ctx)
 	}
 	if err == nil {
 		err = e.prepareAndStart(ctx, id, spec, networks)
 	}
 	if err != nil {
-		return none, errors.Join(err, e.discardContainer(ctx, id))
+		if id != "" {
+			err = errors.Join(err, e.discardContainer(ctx, id))
+		}
+		if volume != nil {
+			err = errors.Join(err, volume.discard(ctx))
+		}
+		return none, err
 	}
 	return e.started(ctx, id, spec)
 }
