@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime"
 )
 
 // ociRuntimes are those that the shim can drive.
@@ -35,14 +37,17 @@ func ociRuntime(name string) (string, error) {
 		return program, nil
 	}
 	program, err := exec.LookPath(name)
-	if err != nil {
+	switch {
+	case err != nil && name == "runsc":
+		return "", runtime.NotImplemented(runtime.FeatureGVisor, "runsc is not in PATH")
+	case err != nil:
 		return "", invalid("OCI runtime %q is not installed: it is not in PATH", name)
 	}
 	switch {
 	case name == "crun" && hybridCgroups():
 		return "", invalid("OCI runtime crun refuses a host that has both versions of cgroups")
 	case name == "runsc" && runscFailsHere(program):
-		return "", invalid("this runsc cannot tell network namespaces apart on this kernel; install a newer one, or name a wrapper that adds --network=host by %sRUNSC", ociVariable)
+		return "", runtime.NotImplemented(runtime.FeatureGVisor, "this runsc cannot tell network namespaces apart on this kernel; install a newer one, or name a wrapper that adds --network=host by "+ociVariable+"RUNSC")
 	}
 	return program, nil
 }
