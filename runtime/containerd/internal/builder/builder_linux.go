@@ -200,7 +200,7 @@ func (b *Builder) release() {
 		return
 	}
 	close(b.unused)
-	b.solver.rest()
+	b.logStop(b.solver.rest())
 	if b.ctx.Err() != nil {
 		return // Close does it
 	}
@@ -220,7 +220,7 @@ func (b *Builder) release() {
 
 func (b *Builder) logStop(err error) {
 	if err != nil {
-		b.opts.Log.Warn("the image builder did not end cleanly", "error", err)
+		b.opts.Log.Warn("the image builder did not clear up", "error", err)
 	}
 }
 

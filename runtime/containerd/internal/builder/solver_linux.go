@@ -208,16 +208,9 @@ func (s *solver) newWorker(ctx context.Context) error {
 		ImageStore:       s.client.ImageService(),
 		RegistryHosts:    resolver.NewRegistryConfig(nil),
 		LeaseManager:     manager,
-		GarbageCollect: func(ctx context.Context) (gc.Stats, error) {
-			// Deleting a lease synchronously is how containerd is told to collect.
-			l, err := manager.Create(ctx, leases.WithRandomID())
-			if err != nil {
-				return nil, err
-			}
-			return nil, manager.Delete(ctx, l, leases.SynchronousDelete)
-		},
-		MetadataStore: records,
-		MountPoolRoot: s.mounts(),
+		GarbageCollect:   func(ctx context.Context) (gc.Stats, error) { return nil, collect(ctx, manager) },
+		MetadataStore:    records,
+		MountPoolRoot:    s.mounts(),
 	})
 	if err != nil {
 		return errors.Join(err, records.Close())
@@ -240,14 +233,29 @@ func (s *solver) dir(name string) string { return filepath.Join(s.opts.Root, nam
 // mounts is where BuildKit mounts the file systems of running steps.
 func (s *solver) mounts() string { return filepath.Join(s.dir("worker"), "cachemounts") }
 
+// collect has containerd remove what nothing refers to: to delete a lease
+// synchronously is how it is told to.
+func collect(ctx context.Context, manager leases.Manager) error {
+	l, err := manager.Create(ctx, leases.WithRandomID())
+	if err != nil {
+		return fmt.Errorf("make a lease: %w", err)
+	}
+	return manager.Delete(ctx, l, leases.SynchronousDelete)
+}
+
 // rest is called when no build runs: what BuildKit keeps for some minutes in
-// case of a next build is let go.
-func (s *solver) rest() { imageutil.CancelCacheLeases() }
+// case of a next build is let go, and the views of layers that the build looked at,
+// which are nobody's now, are removed.
+func (s *solver) rest() error {
+	imageutil.CancelCacheLeases()
+	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	defer cancel()
+	return collect(ctx, s.client.LeasesService())
+}
 
 // close takes everything down.
 func (s *solver) close() error {
-	s.rest()
-	return errors.Join(s.forget(), s.llb.Close(), s.store.Close(), s.worker.Close(), s.dropTemporary(), s.client.Close())
+	return errors.Join(s.rest(), s.forget(), s.llb.Close(), s.store.Close(), s.worker.Close(), s.dropTemporary(), s.client.Close())
 }
 
 // dropTemporary removes leases that BuildKit would have removed a moment later.
