@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/fdtar"
 )
 
 // CopyTo implements [runtime.Containers].
@@ -80,7 +81,7 @@ func (e *Engine) copyFrom(ctx context.Context, name, file string) (io.ReadCloser
 	if err != nil {
 		return nil, errors.Join(copyError(file, err), root.Close())
 	}
-	if pseudo(fd) {
+	if fdtar.Pseudo(fd) {
 		return nil, errors.Join(precondition("%s is of the kernel's making and has no files to copy", file), unix.Close(fd), root.Close())
 	}
 	base := path.Base(file)
@@ -91,8 +92,7 @@ func (e *Engine) copyFrom(ctx context.Context, name, file string) (io.ReadCloser
 	// A read that waits for the walk ends with the context.
 	stop := context.AfterFunc(ctx, func() { writer.CloseWithError(context.Cause(ctx)) })
 	go func() {
-		a := newArchiver(ctx, writer)
-		err := a.archive(fd, base)
+		err := fdtar.Write(ctx, writer, fd, base)
 		err = errors.Join(err, unix.Close(fd), root.Close())
 		stop()
 		writer.CloseWithError(wrap(ctx, "copy from container", name, err))
@@ -165,16 +165,4 @@ func copyError(name string, err error) error {
 		return err
 	}
 	return runtime.WithKind(kind, err)
-}
-
-// pseudoTypes are file systems in which a file is a way to the kernel.
-var pseudoTypes = map[int64]bool{
-	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true,
-	unix.DEVPTS_SUPER_MAGIC: true, unix.DEBUGFS_MAGIC: true, unix.TRACEFS_MAGIC: true, unix.SECURITYFS_MAGIC: true,
-	unix.BPF_FS_MAGIC: true, unix.NSFS_MAGIC: true, 0x19800202 /* mqueue */ : true,
-}
-
-func pseudo(fd int) bool {
-	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && pseudoTypes[int64(st.Type)] //nolint:unconvert // narrower on some architectures
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/fdtar"
 )
 
 // copyBuffer is the size in which files are copied, and of the holes looked for.
@@ -102,7 +103,7 @@ func (x *extractor) enter(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if pseudo(fd) {
+	if fdtar.Pseudo(fd) {
 		_ = unix.Close(fd)
 		return -1, precondition("%s is of the kernel's making and takes no files", dir)
 	}
@@ -275,8 +276,8 @@ func adorn(fd int, hdr *tar.Header) error {
 		return err
 	}
 	for key, value := range hdr.PAXRecords {
-		attr, ok := strings.CutPrefix(key, xattrRecord)
-		if !ok || !copiedXattr(attr) {
+		attr, ok := strings.CutPrefix(key, fdtar.XattrRecord)
+		if !ok || !fdtar.KeepsXattr(attr) {
 			continue
 		}
 		err := unix.Fsetxattr(fd, attr, []byte(value), 0)
@@ -285,13 +286,6 @@ func adorn(fd int, hdr *tar.Header) error {
 		}
 	}
 	return nil
-}
-
-const xattrRecord = "SCHILY.xattr."
-
-// copiedXattr chooses the attributes that mean the same in another place.
-func copiedXattr(name string) bool {
-	return name == "security.capability" || strings.HasPrefix(name, "user.")
 }
 
 func times(hdr *tar.Header) []unix.Timespec {

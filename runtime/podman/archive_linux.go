@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/fdtar"
 )
 
 // The service's archives give every file to the container's user (of 5.8 too). So
@@ -55,7 +56,7 @@ func archiverMain(file string) int {
 		return 1
 	}
 	_ = out.WriteByte(archiveFollows)
-	if err := errors.Join(newArchiver(context.Background(), out).archive(fd, name), out.Flush()); err != nil {
+	if err := errors.Join(fdtar.Write(context.Background(), out, fd, name), unix.Close(fd), out.Flush()); err != nil {
 		_, _ = fmt.Fprint(os.Stderr, err)
 		return 1
 	}
@@ -159,7 +160,7 @@ func archiveHere(ctx context.Context, root *os.File, file string) (io.ReadCloser
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		out := bufio.NewWriterSize(w, 256<<10)
-		_ = w.CloseWithError(errors.Join(newArchiver(ctx, out).archive(fd, name), out.Flush()))
+		_ = w.CloseWithError(errors.Join(fdtar.Write(ctx, out, fd, name), unix.Close(fd), out.Flush()))
 	}()
 	return &hereArchive{r, cancel}, nil
 }

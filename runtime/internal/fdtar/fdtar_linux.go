@@ -1,4 +1,4 @@
-package containerd
+package fdtar
 
 import (
 	"archive/tar"
@@ -14,9 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// archiver writes files of a container into an archive. It walks by descriptors,
-// each opened below the one before and none through a link; it opens no device and
-// no FIFO; and it stays out of the kernel's file systems.
+// bufferSize is the size in which files are copied, in bytes.
+const bufferSize = 256 << 10
+
+// XattrRecord stands before the name of an extended attribute among the PAX records
+// of a header.
+const XattrRecord = "SCHILY.xattr."
+
 type archiver struct {
 	ctx context.Context
 	w   *tar.Writer
@@ -30,11 +34,11 @@ const maxLinks = 1 << 16
 
 type inode struct{ dev, ino uint64 }
 
-func newArchiver(ctx context.Context, w io.Writer) *archiver {
-	return &archiver{ctx: ctx, w: tar.NewWriter(w), links: map[inode]string{}, buffer: make([]byte, copyBuffer)}
-}
-
-func (a *archiver) archive(fd int, name string) error {
+// Write writes an archive of the file or the directory that an O_PATH descriptor
+// stands for, under a name. Owners are those that this process sees. The descriptor
+// stays open. An archive that could not be written to its end has no end.
+func Write(ctx context.Context, w io.Writer, fd int, name string) error {
+	a := &archiver{ctx: ctx, w: tar.NewWriter(w), links: map[inode]string{}, buffer: make([]byte, bufferSize)}
 	if err := a.add(fd, name); err != nil {
 		return err
 	}
@@ -48,7 +52,7 @@ func (a *archiver) add(fd int, name string) error {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return err
+		return &os.PathError{Op: "stat", Path: name, Err: err}
 	}
 	hdr := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), Format: tar.FormatPAX,
@@ -63,7 +67,7 @@ func (a *archiver) add(fd int, name string) error {
 		target := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(fd, "", target)
 		if err != nil {
-			return err
+			return &os.PathError{Op: "readlink", Path: name, Err: err}
 		}
 		hdr.Typeflag, hdr.Linkname = tar.TypeSymlink, string(target[:n])
 		return a.w.WriteHeader(hdr)
@@ -74,7 +78,7 @@ func (a *archiver) add(fd int, name string) error {
 func (a *archiver) directory(fd int, hdr *tar.Header) error {
 	f, err := openBelow(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: hdr.Name, Err: err}
 	}
 	dir := os.NewFile(uintptr(f), hdr.Name)
 	defer dir.Close()
@@ -85,7 +89,7 @@ func (a *archiver) directory(fd int, hdr *tar.Header) error {
 	if err := a.w.WriteHeader(hdr); err != nil {
 		return err
 	}
-	if pseudo(f) {
+	if Pseudo(f) {
 		return nil
 	}
 	for {
@@ -113,7 +117,7 @@ func (a *archiver) child(dir int, dirName, name string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path.Join(dirName, name), Err: err}
 	}
-	defer closeFD(fd)
+	defer func() { _ = unix.Close(fd) }()
 	return a.add(fd, dirName+"/"+name)
 }
 
@@ -137,12 +141,13 @@ func (a *archiver) file(fd int, st *unix.Stat_t, hdr *tar.Header) error {
 			a.links[key] = hdr.Name
 		}
 	}
-	if pseudo(fd) {
+	if Pseudo(fd) {
 		return nil
 	}
-	f, err := reopenRegular(fd, hdr.Name)
+	// Known to be a regular file, and the same one: opened through its descriptor.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: hdr.Name, Err: err}
 	}
 	defer f.Close()
 	hdr.Typeflag, hdr.Size = tar.TypeReg, st.Size
@@ -151,22 +156,26 @@ func (a *archiver) file(fd int, st *unix.Stat_t, hdr *tar.Header) error {
 		return err
 	}
 	// The size is the header's, whatever becomes of the file meanwhile.
-	n, err := io.CopyBuffer(onlyWriter{a.w}, &contextReader{a.ctx, io.LimitReader(f, st.Size)}, a.buffer)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", hdr.Name, err)
-	}
-	for left := st.Size - n; left > 0; {
-		chunk := min(left, int64(len(zeros)))
-		if _, err := a.w.Write(zeros[:chunk]); err != nil {
+	for left := st.Size; left > 0; {
+		if err := context.Cause(a.ctx); err != nil {
 			return err
 		}
-		left -= chunk
+		piece := a.buffer[:min(left, int64(len(a.buffer)))]
+		n, err := f.Read(piece)
+		if n == 0 && err != nil {
+			if !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read %s: %w", hdr.Name, err)
+			}
+			clear(piece)
+			n = len(piece)
+		}
+		if _, err := a.w.Write(piece[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
 	}
 	return nil
 }
-
-// onlyWriter hides ReadFrom, which would not use the buffer.
-type onlyWriter struct{ io.Writer }
 
 // xattrs adds a file's extended attributes to its header.
 func (a *archiver) xattrs(fd int, hdr *tar.Header) {
@@ -176,14 +185,32 @@ func (a *archiver) xattrs(fd int, hdr *tar.Header) {
 		return
 	}
 	for name := range strings.SplitSeq(string(list[:n]), "\x00") {
-		if !copiedXattr(name) {
+		if !KeepsXattr(name) {
 			continue
 		}
 		if n, err := unix.Fgetxattr(fd, name, value); err == nil {
 			if hdr.PAXRecords == nil {
 				hdr.PAXRecords = map[string]string{}
 			}
-			hdr.PAXRecords[xattrRecord+name] = string(value[:n])
+			hdr.PAXRecords[XattrRecord+name] = string(value[:n])
 		}
 	}
+}
+
+// KeepsXattr reports whether an extended attribute means the same in another place.
+func KeepsXattr(name string) bool {
+	return name == "security.capability" || strings.HasPrefix(name, "user.")
+}
+
+// pseudoTypes are file systems in which a file is a way to the kernel.
+var pseudoTypes = map[int64]bool{
+	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true,
+	unix.DEVPTS_SUPER_MAGIC: true, unix.DEBUGFS_MAGIC: true, unix.TRACEFS_MAGIC: true, unix.SECURITYFS_MAGIC: true,
+	unix.BPF_FS_MAGIC: true, unix.NSFS_MAGIC: true, 0x19800202 /* mqueue */ : true,
+}
+
+// Pseudo reports whether a file is in a file system that the kernel makes up.
+func Pseudo(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && pseudoTypes[int64(st.Type)] //nolint:unconvert // narrower on some architectures
 }
