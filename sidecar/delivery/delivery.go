@@ -61,8 +61,9 @@ type Document struct {
 	FirewallCA string `json:"firewall_ca,omitempty"`
 	// CorporateRoots are certificates beside the system's, in PEM.
 	CorporateRoots string `json:"corporate_roots,omitempty"`
-	// Secrets replace all that were there, if they are not nil.
-	Secrets []secrets.Secret `json:"secrets,omitzero"`
+	// Secrets replace those of the same names. Others that were delivered stay: who
+	// changes a policy later does not know them.
+	Secrets []secrets.Secret `json:"secrets,omitempty"`
 }
 
 // String hides the content.
@@ -142,7 +143,7 @@ func Decode(r io.Reader) (Document, error) {
 	return doc, nil
 }
 
-// decodeSecrets checks a list as a file of secrets is checked. It is not nil.
+// decodeSecrets checks a list as a file of secrets is checked.
 func decodeSecrets(list json.RawMessage) ([]secrets.Secret, error) {
 	if len(list) == 0 || list[0] != '[' {
 		return nil, errors.New("reading the delivery: secrets is no list")

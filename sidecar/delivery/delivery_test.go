@@ -35,17 +35,6 @@ func TestADocumentIsReadAsItWasWritten(t *testing.T) {
 			t.Errorf("%s prints %s", verb, text)
 		}
 	}
-	none, err := Decode(strings.NewReader(`{"config":{}}`))
-	if err != nil || none.Secrets != nil {
-		t.Errorf("secrets that are not given: %v, %v", none.Secrets, err)
-	}
-	empty, err := Decode(strings.NewReader(`{"secrets":[]}`))
-	if err != nil || empty.Secrets == nil {
-		t.Errorf("no secrets: %v, %v", empty.Secrets, err)
-	}
-	if data, err := empty.Encode(); err != nil || string(data) != `{"secrets":[]}` {
-		t.Errorf("no secrets are written as %s, %v", data, err)
-	}
 }
 
 func TestWhatIsNoDocumentIsRefused(t *testing.T) {
@@ -114,7 +103,7 @@ func TestAStoreChangesAsAWholeOrNotAtAll(t *testing.T) {
 		t.Errorf("%v, %v", set.Names(), err)
 	}
 	// What is refused leaves no trace, not even of a file that was new.
-	_, back, err := s.Put(Document{Config: json.RawMessage(`{"v":2}`), CAKey: "key", FirewallCA: "new", Secrets: []secrets.Secret{}})
+	_, back, err := s.Put(Document{Config: json.RawMessage(`{"v":2}`), CAKey: "key", FirewallCA: "new", Secrets: []secrets.Secret{{Name: "a", Value: "other-value"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +122,12 @@ func TestAStoreChangesAsAWholeOrNotAtAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	keep()
-	if now := content(t, dir); now[Config] != `{"v":1}` || !strings.Contains(now[Secrets], "second-value") || strings.Contains(now[Secrets], "first-value") || len(now) != 4 {
+	if now := content(t, dir); now[Config] != `{"v":1}` || !strings.Contains(now[Secrets], "second-value") || !strings.Contains(now[Secrets], "first-value") || len(now) != 4 {
 		t.Errorf("%v", now)
+	}
+	long := secrets.Value(strings.Repeat("x", 1<<20))
+	if _, _, err := s.Put(Document{Secrets: []secrets.Secret{{Name: "c", Value: long}}}); err == nil || len(content(t, dir)) != 4 {
+		t.Errorf("too many secrets: %v", err)
 	}
 	if _, _, err := s.Put(Document{CACert: "another"}); !errors.Is(err, ErrFixed) {
 		t.Errorf("another authority: %v", err)

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
 // Store is a directory of delivered files. One process may use it at a time.
@@ -23,7 +25,7 @@ var ErrFixed = errors.New("the authority of a sidecar cannot change: end the bot
 // caller then calls keep if the sidecar takes it up, or back, which restores what was
 // there. On an error nothing has changed.
 func (s Store) Put(doc Document) (keep func(), back func() error, err error) {
-	files, err := doc.files()
+	files, err := s.files(doc)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -97,22 +99,42 @@ func (s Store) stage(name string, content []byte) (string, error) {
 	return temp.Name(), nil
 }
 
-// files are the contents that a document gives, by name.
-func (d Document) files() (map[string][]byte, error) {
+// files are the contents that a document makes, by name.
+func (s Store) files(doc Document) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for name, content := range map[string]string{
-		Config: string(d.Config), CACert: d.CACert, CAKey: d.CAKey, FirewallCA: d.FirewallCA, CorporateRoots: d.CorporateRoots,
+		Config: string(doc.Config), CACert: doc.CACert, CAKey: doc.CAKey, FirewallCA: doc.FirewallCA, CorporateRoots: doc.CorporateRoots,
 	} {
 		if content != "" {
 			files[name] = []byte(content)
 		}
 	}
-	if d.Secrets != nil {
-		list, err := json.Marshal(d.Secrets)
-		if err != nil {
-			return nil, errors.New("keeping the delivery: the secrets cannot be written as JSON")
-		}
-		files[Secrets] = secretsFile(list)
+	if len(doc.Secrets) == 0 {
+		return files, nil
 	}
+	set, err := secrets.Load(In(s.dir, Secrets))
+	if err != nil && !secrets.IsMissing(err) {
+		return nil, err
+	}
+	if set == nil {
+		set = secrets.Set{}
+	}
+	for _, secret := range doc.Secrets {
+		set[secret.Name] = secret
+	}
+	all := make([]secrets.Secret, 0, len(set))
+	for _, name := range set.Names() {
+		all = append(all, set[name])
+	}
+	list, err := json.Marshal(all)
+	if err != nil {
+		return nil, errors.New("keeping the delivery: the secrets cannot be written as JSON")
+	}
+	content := secretsFile(list)
+	// Together they may be too much for who reads them.
+	if _, err := secrets.Decode(bytes.NewReader(content)); err != nil {
+		return nil, err
+	}
+	files[Secrets] = content
 	return files, nil
 }
