@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/policy"
-	"github.com/bottle-run/bottle/sidecar/scan"
 )
 
 // Firewall is the configuration of the firewall sidecar.
@@ -24,7 +23,7 @@ type Firewall struct {
 	AllowAll bool          `json:"allow_all,omitempty"`
 	Allow    []policy.Rule `json:"allow,omitempty"`
 	Guard    Guard         `json:"guard"`
-	Scan     scan.Options  `json:"scan"`
+	Scan     Scan          `json:"scan"`
 	Upstream Upstream      `json:"upstream"`
 	// ClientSecret is the name of the secret that a client has to present, as the
 	// password of its proxy authorization: with an egress proxy, nobody else on the
@@ -87,6 +86,37 @@ func (g Guard) Servers() ([]netip.AddrPort, error) {
 		servers = append(servers, server)
 	}
 	return servers, nil
+}
+
+// Scan says what the scan for secrets looks for.
+type Scan struct {
+	// Off leaves out the rules; known values are looked for all the same.
+	Off bool `json:"off,omitempty"`
+	// Disable are ids of gitleaks' rules to leave out. Default: those that take ordinary
+	// requests for secrets.
+	Disable []string `json:"disable,omitempty"`
+	// Exempt are exemptions by host.
+	Exempt []Exemption `json:"exempt,omitempty"`
+}
+
+// Exemption lets through what rules find on its way to a host.
+type Exemption struct {
+	// Host is a pattern as the policy reads it.
+	Host string `json:"host"`
+	// Rules are ids of gitleaks' rules. Empty means all of them. Known values are
+	// never exempt: they have their own hosts.
+	Rules []string `json:"rules,omitempty"`
+}
+
+// Check says whether the patterns can be read. Its errors are of type
+// [*policy.FieldError].
+func (s Scan) Check() error {
+	for i, e := range s.Exempt {
+		if _, err := policy.ParseHostPattern(e.Host); err != nil {
+			return &policy.FieldError{Path: fmt.Sprintf("exempt[%d].host", i), Err: err}
+		}
+	}
+	return nil
 }
 
 // Upstream is how the world is reached.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/bottle-run/bottle/sidecar/policy"
-	"github.com/bottle-run/bottle/sidecar/scan"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -222,7 +221,7 @@ func (c *Firewall) Validate() error {
 	if _, err := c.Upstream.ProxyURL(); err != nil {
 		return err
 	}
-	if err := scan.Check(c.Scan); err != nil {
+	if err := c.Scan.Check(); err != nil {
 		return within("scan.", err)
 	}
 	return nil

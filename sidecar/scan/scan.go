@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/internal/match"
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/secrets"
@@ -39,24 +40,12 @@ type Finding struct {
 
 func (f *Finding) Error() string { return f.Rule + ": " + f.Reason }
 
-// Exemption lets through what rules find on its way to a host.
-type Exemption struct {
-	// Host is a pattern as the policy reads it.
-	Host string `json:"host"`
-	// Rules are ids of gitleaks' rules. Empty means all of them. Known values are
-	// never exempt: they have their own hosts.
-	Rules []string `json:"rules,omitempty"`
-}
-
-// Options say what is looked for.
-type Options struct {
-	// Off leaves out the rules; known values are looked for all the same.
-	Off bool `json:"off,omitempty"`
-	// Disable are ids of rules to leave out. Default: [DefaultDisabled].
-	Disable []string `json:"disable,omitempty"`
-	// Exempt are exemptions by host.
-	Exempt []Exemption `json:"exempt,omitempty"`
-}
+// Options say what is looked for, an Exemption what is let through. They are declared
+// where configurations are, so that who writes one need not import the rules.
+type (
+	Options   = config.Scan
+	Exemption = config.Exemption
+)
 
 // DefaultDisabled are the rules that take ordinary requests for secrets: words such as
 // "key" or "token" before something random, the tokens that services hand out to be
@@ -181,11 +170,4 @@ func (s *Scanner) Mask(m *secrets.Masker, text string) string {
 		text = string(b)
 	}
 	return text
-}
-
-// Check says whether options are valid. Its errors are of type [*policy.FieldError].
-func Check(o Options) error {
-	o.Off = true // the rules are not the operator's
-	_, err := New(o, nil)
-	return err
 }
