@@ -1,18 +1,22 @@
 // Command bottle-sidecar is the one program that every built-in sidecar runs.
 //
-//	bottle-sidecar firewall      --config FILE [--run DIR] [--audit FILE]
-//	bottle-sidecar egress-proxy  --config FILE [--run DIR] [--audit FILE]
-//	bottle-sidecar check         --firewall|--egress-proxy FILE
-//	bottle-sidecar healthcheck   [--run DIR]
+//	bottle-sidecar firewall      [--run DIR]
+//	bottle-sidecar egress-proxy  [--run DIR]
+//	bottle-sidecar put [--wait]  [--run DIR]   < document.json
+//	bottle-sidecar healthcheck   [--run DIR | --url URL]
 //	bottle-sidecar reload        [--run DIR]
-//	bottle-sidecar secrets put   [--run DIR]   < secrets.json
 //	bottle-sidecar policy show   [--run DIR]
 //	bottle-sidecar policy test   [--run DIR] METHOD URL
 //	bottle-sidecar version
 //
-// A sidecar writes its audit log to standard output (or a file) and what happens to
-// itself to standard error, both as lines of JSON. It reads its configuration and
-// secrets again on SIGHUP, and ends on SIGTERM and SIGINT.
+// A sidecar starts with nothing and opens its control socket. What it needs is put: its
+// configuration, its authority and its secrets, in one document (see package delivery).
+// With the first configuration that is good its proxy is opened; one that is not good
+// keeps the old. put --wait waits for a sidecar that is being started, and succeeds when
+// it is ready. It reads its files again on SIGHUP, and ends on SIGTERM and SIGINT.
+//
+// It writes its audit log to standard output and what happens to itself to standard
+// error, both as lines of JSON.
 //
 // Exit codes: 0 well, 1 failed, 2 wrong usage, 3 not ready, 4 denied (policy test).
 package main
@@ -23,6 +27,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+
+	"github.com/bottle-run/bottle/sidecar/delivery"
 )
 
 // version is set by the build.
@@ -74,19 +81,24 @@ type call struct {
 }
 
 var commands = map[string]command{
-	"firewall":     {"--config FILE [--run DIR] [--audit FILE]", serveFirewall},
-	"egress-proxy": {"--config FILE [--run DIR] [--audit FILE]", serveEgressProxy},
-	"check":        {"--firewall FILE | --egress-proxy FILE", check},
-	"healthcheck":  {"[--run DIR]", healthcheck},
+	"firewall":     {"[--run DIR]", serveFirewall},
+	"egress-proxy": {"[--run DIR]", serveEgressProxy},
+	"put":          {"[--wait] [--run DIR] < FILE", put},
+	"healthcheck":  {"[--run DIR | --url URL]", healthcheck},
 	"reload":       {"[--run DIR]", reload},
-	"secrets put":  {"[--run DIR] < FILE", putSecrets},
 	"policy show":  {"[--run DIR]", showPolicy},
 	"policy test":  {"[--run DIR] METHOD URL", testPolicy},
-	"version":      {"", func(c *call) error { _, err := fmt.Fprintln(c.stdout, version); return err }},
+	"version":      {"", showVersion},
 }
 
-// defaultDir is where a sidecar's socket and secrets lie: a tmpfs of its container.
-const defaultDir = "/run/bottle"
+// showVersion also keeps the marker in the program: who builds an image of it looks for it.
+func showVersion(c *call) error {
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(c.stdout, "%s (%s)\n", version, strings.TrimSuffix(delivery.Marker, ";"))
+	return err
+}
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	for n := min(2, len(args)); n > 0; n-- {
@@ -104,10 +116,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 			fmt.Fprintf(stderr, "usage: bottle-sidecar %s %s\n", name, cmd.usage)
 			flags.PrintDefaults()
 		}
-		c := &call{flags: flags, dir: flags.String("run", defaultDir, "directory, in memory, of the control socket and the secrets"), stdin: stdin, stdout: stdout, stderr: stderr, args: args[n:]}
+		c := &call{flags: flags, dir: flags.String("run", delivery.Dir, "`DIR` of the control socket and of what was put, in memory"), stdin: stdin, stdout: stdout, stderr: stderr, args: args[n:]}
 		return cmd.run(c)
 	}
-	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, check, healthcheck, reload, secrets put, policy show, policy test, version")}
+	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, put, healthcheck, reload, policy show, policy test, version")}
 }
 
 // parse reads the flags and leaves the rest, of which there have to be n.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"github.com/bottle-run/bottle/core/ca"
+	"github.com/bottle-run/bottle/sidecar/delivery"
+	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
 // asProgram makes the test binary be the program.
@@ -51,12 +52,12 @@ func program(t *testing.T, stdin string, args ...string) (string, string, int) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"nonsense"}, {"secrets"}, {"firewall"}, {"policy", "test", "GET"}, {"check"}} {
+	for _, args := range [][]string{{}, {"nonsense"}, {"secrets"}, {"firewall", "x"}, {"policy", "test", "GET"}, {"put", "--nonsense"}} {
 		if _, errOut, code := program(t, "", args...); code != exitUsage || errOut == "" {
 			t.Errorf("%q: exit %d, %s", args, code, errOut)
 		}
 	}
-	if out, _, code := program(t, "", "version"); code != 0 || out != "unknown\n" {
+	if out, _, code := program(t, "", "version"); code != 0 || out != "unknown (dev.bottle.sidecar.delivery=1)\n" {
 		t.Errorf("version: %q, %d", out, code)
 	}
 	if _, errOut, code := program(t, "", "healthcheck", "--run", t.TempDir()); code != exitNotReady {
@@ -84,85 +85,120 @@ func resident(t *testing.T, pid int) int {
 	return 0
 }
 
+// running is a sidecar in a process of its own.
+type running struct {
+	t    *testing.T
+	dir  string
+	cmd  *exec.Cmd
+	logs *bufio.Reader
+	out  bytes.Buffer
+}
+
+func start(t *testing.T, name, dir string) *running {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, name, "--run", dir)}
+	r.cmd.Env = append(os.Environ(), asProgram+"=1")
+	r.cmd.Stdout = &r.out
+	stderr, err := r.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.logs = bufio.NewReader(stderr)
+	return r
+}
+
+// expect reads logs until a message, and returns its line.
+func (r *running) expect(want string) map[string]any {
+	r.t.Helper()
+	for {
+		line, err := r.logs.ReadString('\n')
+		if err != nil {
+			r.t.Fatalf("waiting for %q: %v", want, err)
+		}
+		var v map[string]any
+		if json.Unmarshal([]byte(line), &v) != nil {
+			r.t.Fatalf("a log line is no JSON: %s", line)
+		}
+		if v["msg"] == want {
+			return v
+		}
+	}
+}
+
+func (r *running) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(sig); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// document is what core would put, for a directory of the test's.
+func document(t *testing.T, dir string, pair *ca.Pair, change func(config map[string]any), secret string) string {
+	t.Helper()
+	config := map[string]any{
+		"agent": "coder", "listen": "127.0.0.1:0", "ca_cert": delivery.In(dir, delivery.CACert), "ca_key": delivery.In(dir, delivery.CAKey),
+		"allow": []map[string]any{{"host": "a.test"}}, "secrets": []string{"token"},
+	}
+	if change != nil {
+		change(config)
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := delivery.Document{Config: raw, CACert: string(pair.Agent.CertPEM), CAKey: string(pair.Agent.KeyPEM)}
+	if secret != "" {
+		doc.Secrets = []secrets.Secret{{Name: "token", Value: secrets.Value(secret)}}
+	}
+	data, err := doc.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
 func TestALife(t *testing.T) {
 	dir := t.TempDir()
 	pair, err := ca.NewPair("test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := func(name string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
+	// Putting waits for a sidecar that is not there yet.
+	type result struct {
+		out  string
+		code int
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	config := map[string]any{
-		"agent": "coder", "listen": addr, "ca_cert": file("ca.pem", pair.Agent.CertPEM), "ca_key": file("ca.key", pair.Agent.KeyPEM),
-		"allow": []map[string]any{{"host": "a.test"}}, "secrets": []string{"token"},
-	}
-	render := func() string {
-		data, err := json.Marshal(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return file("config.json", data)
-	}
-	path := render()
-	if _, errOut, code := program(t, "", "check", "--firewall", path); code != 0 {
-		t.Fatalf("check: %d, %s", code, errOut)
-	}
-	if _, errOut, code := program(t, "", "check", "--egress-proxy", path); code != exitFailed || !strings.Contains(errOut, "the address of the firewall") {
-		t.Errorf("check as another: %d, %s", code, errOut)
-	}
-	self, _ := os.Executable()
-	cmd := exec.CommandContext(t.Context(), self, "firewall", "--config", path, "--run", dir)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := make(chan result, 1)
+	go func() {
+		_, errOut, code := program(t, document(t, dir, pair, nil, ""), "put", "--wait", "--run", dir)
+		first <- result{errOut, code}
+	}()
 	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	logs := bufio.NewReader(stderr)
-	expect := func(want string) {
-		t.Helper()
-		for {
-			line, err := logs.ReadString('\n')
-			if err != nil {
-				t.Fatalf("waiting for %q: %v", want, err)
-			}
-			var v map[string]any
-			if json.Unmarshal([]byte(line), &v) != nil {
-				t.Fatalf("a log line is no JSON: %s", line)
-			}
-			if v["msg"] == want {
-				return
-			}
-		}
-	}
-	expect("started")
+	r := start(t, "firewall", dir)
+	r.expect("started")
 	t.Logf("started after %v", time.Since(begin))
+	addr, _ := r.expect("listening")["address"].(string)
+	// It is configured, and lacks its secret.
+	if got := <-first; got.code != exitNotReady || !strings.Contains(got.out, "token") {
+		t.Errorf("without its secret: %d, %s", got.code, got.out)
+	}
 	if _, errOut, code := program(t, "", "healthcheck", "--run", dir); code != exitNotReady || !strings.Contains(errOut, "token") {
 		t.Errorf("without its secret: %d, %s", code, errOut)
 	}
-	if _, errOut, code := program(t, `{"secrets":[{"name":"token","value":"very-secret-value"}]}`, "secrets", "put", "--run", dir); code != 0 {
-		t.Fatalf("secrets put: %d, %s", code, errOut)
+	if _, errOut, code := program(t, `{"secrets":[{"name":"token","value":"very-secret-value"}]}`, "put", "--wait", "--run", dir); code != 0 {
+		t.Fatalf("put: %d, %s", code, errOut)
 	}
 	if _, errOut, code := program(t, "", "healthcheck", "--run", dir); code != 0 {
 		t.Errorf("with its secret: %d, %s", code, errOut)
 	}
-	t.Logf("resident memory is %d KiB", resident(t, cmd.Process.Pid))
+	t.Logf("resident memory is %d KiB", resident(t, r.cmd.Process.Pid))
 	verdict, _, code := program(t, "", "policy", "test", "--run", dir, "GET", "https://b.test/x")
 	if code != exitDenied || !strings.Contains(verdict, "default-deny") {
 		t.Errorf("policy test: %d, %s", code, verdict)
@@ -170,42 +206,102 @@ func TestALife(t *testing.T) {
 	if show, _, code := program(t, "", "policy", "show", "--run", dir); code != 0 || !strings.Contains(show, "a.test") || strings.Contains(show, "very-secret") {
 		t.Errorf("policy show: %d, %s", code, show)
 	}
-	config["allow"] = []map[string]any{{"host": "*"}}
-	render()
-	if _, errOut, code := program(t, "", "reload", "--run", dir); code != exitFailed || !strings.Contains(errOut, "allow[0].host") {
+	allow := func(host string) func(map[string]any) {
+		return func(config map[string]any) { config["allow"] = []map[string]any{{"host": host}} }
+	}
+	// A bad policy is told with its place; the old one stays, on a reload too.
+	if _, errOut, code := program(t, document(t, dir, pair, allow("*"), ""), "put", "--run", dir); code != exitFailed || !strings.Contains(errOut, "allow[0].host") {
 		t.Errorf("a bad policy: %d, %s", code, errOut)
 	}
-	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	r.expect("reload refused, the old configuration stays")
+	r.signal(syscall.SIGHUP)
+	r.expect("reloaded")
+	if verdict, _, code := program(t, "", "policy", "test", "--run", dir, "GET", "https://a.test/x"); code != 0 {
+		t.Errorf("after a bad policy: %d, %s", code, verdict)
 	}
-	expect("reload refused, the old configuration stays")
-	config["allow"] = []map[string]any{{"host": "b.test"}}
-	render()
-	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	if _, errOut, code := program(t, document(t, dir, pair, allow("b.test"), ""), "put", "--wait", "--run", dir); code != 0 {
+		t.Errorf("a good policy: %d, %s", code, errOut)
 	}
-	expect("reloaded")
 	if verdict, _, code := program(t, "", "policy", "test", "--run", dir, "GET", "https://b.test/x"); code != 0 {
-		t.Errorf("after a reload: %d, %s", code, verdict)
+		t.Errorf("after a good policy: %d, %s", code, verdict)
 	}
-	resp, err := http.Get("http://" + addr + "/health")
+	other, err := ca.NewPair("other", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, errOut, code := program(t, document(t, dir, other, nil, ""), "put", "--run", dir); code != exitFailed || !strings.Contains(errOut, "cannot change") {
+		t.Errorf("another authority: %d, %s", code, errOut)
+	}
+	if _, errOut, code := program(t, "", "reload", "--run", dir); code != 0 {
+		t.Errorf("reload: %d, %s", code, errOut)
+	}
+	if _, errOut, code := program(t, "", "healthcheck", "--url", "http://"+addr+"/health"); code != 0 {
+		t.Errorf("health by URL: %d, %s", code, errOut)
+	}
+	req, _ := http.NewRequest("GET", "http://"+addr+"/not-a-proxy-request", nil)
+	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	req, _ := http.NewRequest("GET", "http://"+addr+"/not-a-proxy-request", nil)
-	if resp, err = http.DefaultTransport.RoundTrip(req); err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	rest, _ := io.ReadAll(logs)
-	if err := cmd.Wait(); err != nil {
+	r.signal(syscall.SIGTERM)
+	rest, _ := io.ReadAll(r.logs)
+	if err := r.cmd.Wait(); err != nil {
 		t.Errorf("the end: %v\n%s", err, rest)
 	}
-	if !strings.Contains(out.String(), `"rule":"not-a-proxy-request"`) {
-		t.Errorf("the audit log: %s", out.String())
+	if !strings.Contains(r.out.String(), `"rule":"not-a-proxy-request"`) {
+		t.Errorf("the audit log: %s", r.out.String())
+	}
+	if strings.Contains(string(rest)+r.out.String(), "very-secret-value") {
+		t.Error("the secret is in the logs")
+	}
+}
+
+func TestWithoutAConfigurationNothingIsServed(t *testing.T) {
+	dir := t.TempDir()
+	pair, err := ca.NewPair("test", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An address that is taken: the proxy is not open, and says so.
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := taken.Addr().String()
+	listen := func(config map[string]any) { config["listen"] = addr }
+	r := start(t, "firewall", dir)
+	r.expect("started")
+	if _, errOut, code := program(t, "", "healthcheck", "--run", dir); code != exitNotReady || !strings.Contains(errOut, "configuration") {
+		t.Errorf("without anything: %d, %s", code, errOut)
+	}
+	if _, errOut, code := program(t, `{"config":{"agent":"coder"}}`, "put", "--wait", "--run", dir); code != exitFailed || !strings.Contains(errOut, "ca_cert") {
+		t.Errorf("without an authority: %d, %s", code, errOut)
+	}
+	if _, errOut, code := program(t, document(t, dir, pair, listen, "very-secret-value"), "put", "--wait", "--run", dir); code != exitFailed || !strings.Contains(errOut, "address already in use") {
+		t.Errorf("an address that is taken: %d, %s", code, errOut)
+	}
+	if _, errOut, code := program(t, "", "healthcheck", "--run", dir); code != exitNotReady {
+		t.Errorf("the proxy is not open: %d, %s", code, errOut)
+	}
+	taken.Close()
+	if conn, err := net.Dial("tcp", addr); err == nil {
+		conn.Close()
+		t.Error("the proxy is open")
+	}
+	if _, errOut, code := program(t, document(t, dir, pair, listen, "very-secret-value"), "put", "--wait", "--run", dir); code != 0 {
+		t.Errorf("the second try: %d, %s", code, errOut)
+	}
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	r.signal(syscall.SIGTERM)
+	if _, err := io.Copy(io.Discard, r.logs); err != nil {
+		t.Error(err)
+	}
+	if err := r.cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

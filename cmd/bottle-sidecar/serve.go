@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/audit"
 	"github.com/bottle-run/bottle/sidecar/control"
+	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/egressproxy"
 	"github.com/bottle-run/bottle/sidecar/firewall"
 )
@@ -24,6 +25,9 @@ const grace = 3 * time.Second
 
 // memory is where the collector begins to work harder, in bytes.
 const memory = 64 << 20
+
+// defaultAddress is where the proxy listens unless the configuration says otherwise.
+const defaultAddress = ":8888"
 
 // sidecar is what is served.
 type sidecar interface {
@@ -37,85 +41,110 @@ type sidecar interface {
 type opener func(agent string) *audit.Log
 
 func serveFirewall(c *call) error {
-	return c.serve("firewall", func(config, secrets string, log *slog.Logger, open opener) (sidecar, error) {
+	return c.serve("firewall", func(config, secrets string, log *slog.Logger, open opener) sidecar {
 		return firewall.New(config, secrets, log, open)
 	})
 }
 
 func serveEgressProxy(c *call) error {
-	return c.serve("egress-proxy", func(config, secrets string, log *slog.Logger, open opener) (sidecar, error) {
+	return c.serve("egress-proxy", func(config, secrets string, log *slog.Logger, open opener) sidecar {
 		return egressproxy.New(config, secrets, log, open)
 	})
 }
 
-func (c *call) serve(name string, open func(config, secrets string, log *slog.Logger, open opener) (sidecar, error)) error {
-	config := c.flags.String("config", "", "configuration file")
-	auditFile := c.flags.String("audit", "", "file to write the audit log to, instead of standard output")
+// serve runs a sidecar. It has nothing but its control socket until a configuration is
+// put that it can work with: until then its proxy refuses connections.
+func (c *call) serve(name string, open func(config, secrets string, log *slog.Logger, open opener) sidecar) error {
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	if *config == "" {
-		return &exitError{exitUsage, errors.New("--config is missing")}
-	}
 	debug.SetMemoryLimit(memory)
 	log := slog.New(slog.NewJSONHandler(c.stderr, nil)).With("sidecar", name)
-	var out io.Writer = c.stdout
-	if *auditFile != "" {
-		f, err := os.OpenFile(*auditFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fmt.Errorf("opening the audit log: %w", err)
-		}
-		defer f.Close()
-		out = f
-	}
-	s, err := open(*config, control.SecretsPath(*c.dir), log, func(agent string) *audit.Log { return audit.New(out, name, agent) })
-	if err != nil {
-		return err
+	s := &proxy{
+		sidecar: open(delivery.In(*c.dir, delivery.Config), delivery.In(*c.dir, delivery.Secrets), log, func(agent string) *audit.Log {
+			return audit.New(c.stdout, name, agent)
+		}),
+		log: log, ended: make(chan error, 2),
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
-	address := s.Listen()
-	if address == "" {
-		address = ":8888"
-	}
-	ln, err := net.Listen("tcp", address)
+	ln, err := control.Listen(*c.dir)
 	if err != nil {
-		return fmt.Errorf("opening the proxy: %w", err)
-	}
-	cl, err := control.Listen(*c.dir)
-	if err != nil {
-		ln.Close()
 		return err
 	}
-	ended := make(chan error, 2)
-	go func() { ended <- s.Serve(ln) }()
-	go func() { ended <- control.Serve(cl, s) }()
-	log.Info("started", "listen", ln.Addr().String(), "version", version)
-	debug.FreeOSMemory() // what reading the rules took
-	if err := s.Health(); err != nil {
-		log.Info("not ready", "reason", err.Error())
-	}
+	server := control.NewServer(*c.dir, s)
+	go func() { s.ended <- server.Serve(ln) }()
+	log.Info("started", "version", version)
 	for {
 		select {
-		case err := <-ended:
-			log.Error("ended", "error", errString(err))
+		case err := <-s.ended:
+			if err == nil {
+				err = errors.New("it stopped by itself")
+			}
+			log.Error("ended", "error", err.Error())
 			return fmt.Errorf("serving: %w", err)
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				log.Info("stopping", "signal", sig.String())
 				ctx, cancel := context.WithTimeout(context.Background(), grace)
 				defer cancel()
-				cl.Close()
+				ln.Close()
 				return s.Shutdown(ctx)
 			}
-			_ = s.Reload() // which logs how it went
+			_ = server.Reload() // which logs how it went
 		}
 	}
 }
 
-func errString(err error) string {
-	if err == nil {
-		return ""
+// proxy is a sidecar whose proxy is opened when it has its first configuration.
+type proxy struct {
+	sidecar
+	log   *slog.Logger
+	ended chan error
+
+	mu   sync.Mutex
+	open bool
+}
+
+// errClosed is the state of a sidecar whose address could not be had.
+var errClosed = errors.New("the proxy is not open")
+
+// Reload reads the files, and opens the proxy the first time.
+func (p *proxy) Reload() error {
+	if err := p.sidecar.Reload(); err != nil {
+		return err
 	}
-	return err.Error()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open {
+		return nil
+	}
+	address := p.Listen()
+	if address == "" {
+		address = defaultAddress
+	}
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		err = fmt.Errorf("opening the proxy: %w", err)
+		p.log.Error("not ready", "error", err.Error())
+		return err
+	}
+	p.open = true
+	go func() { p.ended <- p.Serve(ln) }()
+	p.log.Info("listening", "address", ln.Addr().String())
+	debug.FreeOSMemory() // what reading the rules took
+	return nil
+}
+
+// Health is nil if requests are served.
+func (p *proxy) Health() error {
+	if err := p.sidecar.Health(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open {
+		return errClosed
+	}
+	return nil
 }
