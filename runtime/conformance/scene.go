@@ -39,6 +39,43 @@ func (e *Env) scene(ctx context.Context, capabilities ...string) (*scene, error)
 	return s, first(errs...)
 }
 
+// siege is a scene with the services of this host that the sealed container must not
+// reach.
+type siege struct {
+	*scene
+	host *hostListener
+	// addrs are the host's, those on the scene's networks too.
+	addrs []netip.Addr
+	// link is the sealed container's interface.
+	link string
+}
+
+// siege sets the scene, and then the host's services: by then all addresses are there.
+func (e *Env) siege(ctx context.Context, capabilities ...string) (*siege, error) {
+	s, err := e.scene(ctx, capabilities...)
+	if err != nil {
+		return nil, err
+	}
+	host, err := e.hostListener()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := hostAddresses()
+	if err != nil {
+		return nil, err
+	}
+	link, err := s.sealed.link(ctx, s.inner)
+	return &siege{scene: s, host: host, addrs: addrs, link: link}, err
+}
+
+// quiet is an error if the host's services received something with a token.
+func (s *siege) quiet(token string) error {
+	if from := s.host.received(token); len(from) > 0 {
+		return failed("nothing should reach this host's services, but something came from %s", from[0])
+	}
+	return nil
+}
+
 // link is the name of the interface that a container has on a network.
 func (b *Box) link(ctx context.Context, n runtime.Network) (string, error) {
 	var links []probe.Interface
