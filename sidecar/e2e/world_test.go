@@ -229,18 +229,18 @@ func (w *world) putSecrets(dir string, list ...secrets.Secret) {
 
 func (w *world) startFirewall() string {
 	dir := filepath.Join(w.dir, "fw")
-	fw, err := firewall.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
+	fw := firewall.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
 		func(agent string) *audit.Log { return audit.New(w.fwLog, "firewall", agent) })
-	must(w.t, err)
+	must(w.t, fw.Reload())
 	w.fw, w.firewall = fw, w.serve(fw)
 	return w.firewall
 }
 
 func (w *world) startEgress() {
 	dir := filepath.Join(w.dir, "ep")
-	ep, err := egressproxy.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
+	ep := egressproxy.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
 		func(agent string) *audit.Log { return audit.New(w.epLog, "egress-proxy", agent) })
-	must(w.t, err)
+	must(w.t, ep.Reload())
 	w.ep, w.egress = ep, w.serve(ep)
 	if ep.Health() == nil {
 		w.t.Error("ready without secrets")

@@ -25,8 +25,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/audit"
@@ -38,112 +36,50 @@ import (
 	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
-// EgressProxy is the sidecar.
+// EgressProxy is the sidecar. It is made without a configuration: the first Reload that
+// succeeds gives it one, and only then can it serve.
 type EgressProxy struct {
-	configPath, secretsPath string
-	audit                   *audit.Log
-	log                     *slog.Logger
-	server                  *intercept.Server
-	reload                  sync.Mutex
-	state                   atomic.Pointer[state]
+	*front.Service[*state]
 }
 
+// state is what a configuration and secrets make.
 type state struct {
-	config  *config.EgressProxy
-	desk    front.Desk
-	routes  *policy.Routes
-	allow   *policy.Allowlist
-	set     secrets.Set
-	masker  *secrets.Masker
-	forward *intercept.Forwarder
-	close   func()
-	absent  []string
+	front.Shared
+	config *config.EgressProxy
+	routes *policy.Routes
+	allow  *policy.Allowlist
+	set    secrets.Set
+	masker *secrets.Masker
 }
 
-// New reads the configuration, and the secrets if they were put already.
-func New(configPath, secretsPath string, log *slog.Logger, open func(agent string) *audit.Log) (*EgressProxy, error) {
+// New makes an egress proxy that will read its configuration and secrets from files. Open
+// opens the audit log of an agent.
+func New(configPath, secretsPath string, log *slog.Logger, open func(agent string) *audit.Log) *EgressProxy {
+	return &EgressProxy{front.NewService(log, open, func() (*state, error) { return load(configPath, secretsPath) })}
+}
+
+// Reload reads configuration and secrets, for the first time or again. On an error the
+// old ones stay, if there are any. Either is logged.
+func (e *EgressProxy) Reload() error { return e.Service.Reload(handler{e}) }
+
+func load(configPath, secretsPath string) (*state, error) {
 	c, err := config.ReadEgressProxy(configPath)
 	if err != nil {
 		return nil, err
 	}
-	e := &EgressProxy{configPath: configPath, secretsPath: secretsPath, log: log, audit: open(c.Agent)}
-	if e.server, err = front.Proxy(c.Common, handler{e}); err != nil {
-		return nil, err
-	}
-	st, err := e.build(c)
-	if err != nil {
-		return nil, err
-	}
-	e.state.Store(st)
-	go e.warm(st)
-	return e, nil
-}
-
-func (e *EgressProxy) warm(st *state) {
-	e.server.Minter.Warm(st.routes.Hosts()...)
-	e.server.Minter.Warm(st.allow.Hosts()...)
-}
-
-// Listen returns the address to listen on.
-func (e *EgressProxy) Listen() string { return e.state.Load().config.Listen }
-
-// Serve serves until Shutdown.
-func (e *EgressProxy) Serve(ln net.Listener) error { return e.server.Serve(ln) }
-
-// Shutdown ends Serve and writes the last records.
-func (e *EgressProxy) Shutdown(ctx context.Context) error {
-	e.server.Shutdown(ctx)
-	e.state.Load().close()
-	return e.audit.Close()
-}
-
-// Reload reads configuration and secrets again. On an error the old ones stay. Either is
-// logged.
-func (e *EgressProxy) Reload() error {
-	err := e.replace()
-	if err != nil {
-		e.log.Error("reload refused, the old configuration stays", "error", err.Error())
-	} else {
-		e.log.Info("reloaded")
-	}
-	return err
-}
-
-func (e *EgressProxy) replace() error {
-	e.reload.Lock()
-	defer e.reload.Unlock()
-	old := e.state.Load()
-	c, err := config.ReadEgressProxy(e.configPath)
-	if err != nil {
-		return err
-	}
-	if err := front.Fixed(old.config.Common, c.Common); err != nil {
-		return err
-	}
-	st, err := e.build(c)
-	if err != nil {
-		return err
-	}
-	e.state.Store(st)
-	old.close()
-	go e.warm(st)
-	return nil
-}
-
-func (e *EgressProxy) build(c *config.EgressProxy) (*state, error) {
-	st := &state{config: c}
-	var err error
+	st := &state{config: c, Shared: front.Shared{Config: c.Common}}
 	if st.routes, err = policy.NewRoutes(c.Routes); err != nil {
 		return nil, err
 	}
 	if st.allow, err = policy.NewAllowlist(c.AllowAll, c.Allow); err != nil {
 		return nil, err
 	}
+	st.Hosts = append(st.routes.Hosts(), st.allow.Hosts()...)
 	needed := append(st.routes.Secrets(), c.Secrets...)
 	if c.FirewallSecret != "" {
 		needed = append(needed, c.FirewallSecret)
 	}
-	if st.set, st.absent, err = front.Secrets(e.secretsPath, needed); err != nil {
+	if st.set, st.Absent, err = front.Secrets(secretsPath, needed); err != nil {
 		return nil, err
 	}
 	var values []secrets.Value
@@ -156,7 +92,7 @@ func (e *EgressProxy) build(c *config.EgressProxy) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	st.desk = front.Desk{Audit: e.audit, Supervise: c.Supervise, Mask: func(s string) string { return scanner.Mask(st.masker, s) }}
+	st.Desk = front.Desk{Supervise: c.Supervise, Mask: func(s string) string { return scanner.Mask(st.masker, s) }}
 	t := front.Transport{
 		Dial:      (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: time.Minute}).DialContext,
 		Proxy:     &url.URL{Scheme: "http", Host: c.Firewall},
@@ -168,7 +104,7 @@ func (e *EgressProxy) build(c *config.EgressProxy) (*state, error) {
 	if c.FirewallSecret != "" {
 		t.Proxy.User = url.UserPassword("bottle", string(st.set[c.FirewallSecret].Value))
 	}
-	st.forward, st.close = t.Forwarder(time.Duration(c.Limits.WithDefaults().IdleTimeout))
+	st.Forward, st.Close = t.Forwarder(time.Duration(c.Limits.WithDefaults().IdleTimeout))
 	return st, nil
 }
 
@@ -184,19 +120,14 @@ func onConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Respon
 	return nil
 }
 
-// Health says whether the egress proxy is ready.
-func (e *EgressProxy) Health() error { return front.Waiting(e.state.Load().absent) }
-
-// Policy returns the configuration that is in force.
-func (e *EgressProxy) Policy() any { return e.state.Load().config }
+// Policy returns the configuration that is in force, nil if there is none.
+func (e *EgressProxy) Policy() any { return e.Service.Policy(func(st *state) any { return st.config }) }
 
 // Test says which rule decides a request, without sending it.
 func (e *EgressProxy) Test(method, rawURL string) front.Verdict {
-	host, port, target, err := front.Address(rawURL)
-	if err != nil {
-		return front.Verdict{Decision: audit.Deny, Rule: "malformed", Reason: err.Error()}
-	}
-	return front.VerdictOf(e.state.Load().decide(host, port, strings.ToUpper(method), target), host, port, target.String())
+	return e.Service.Test(rawURL, func(st *state, at front.Place) front.Verdict {
+		return at.Verdict(st.decide(at.Host, at.Port, strings.ToUpper(method), at.Target))
+	})
 }
 
 // decide asks the routes about the hosts that they are about, the allowlist about the
@@ -214,7 +145,7 @@ func (st *state) decide(host string, port uint16, method string, target policy.T
 
 // Tunnel says whether a tunnel to a host is worth opening.
 func (e *EgressProxy) Tunnel(host string, port uint16) *intercept.Denial {
-	st := e.state.Load()
+	st := e.State()
 	if st.routes.Governs(host, port) {
 		return nil
 	}
@@ -228,26 +159,15 @@ func denial(d policy.Decision) *intercept.Denial {
 	return &intercept.Denial{Rule: d.Rule, Reason: d.Reason, NextSteps: []string{"use a host, method and path that a route allows", "ask the operator to add a route to the bottle"}}
 }
 
-// Refused answers a request without one agreed address.
-func (e *EgressProxy) Refused(w http.ResponseWriter, r *intercept.Request, d intercept.Denial) {
-	e.state.Load().desk.Deny(w, r, r.RawTarget, d, intercept.Result{})
-}
-
-// Broken records a tunnel that came to nothing.
-func (e *EgressProxy) Broken(host string, port uint16, reason string) {
-	e.audit.Record(audit.Record{Host: e.state.Load().desk.Mask(host), Port: port, Method: http.MethodConnect, Decision: audit.Deny, Rule: "no-request", Reason: reason})
-}
-
 // handler is the egress proxy as intercept sees it.
 type handler struct{ *EgressProxy }
 
 // Serve decides about a request and forwards it.
 func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
-	st := h.state.Load()
+	st := h.State()
 	path := r.RawTarget
-	deny := func(d intercept.Denial) { st.desk.Deny(w, r, path, d, intercept.Result{}) }
-	if err := front.Waiting(st.absent); err != nil {
-		deny(intercept.Denial{Status: http.StatusServiceUnavailable, Rule: "not-ready", Reason: err.Error()})
+	deny := func(d intercept.Denial) { st.Desk.Deny(w, r, path, d, intercept.Result{}) }
+	if !st.Ready(w, r) {
 		return
 	}
 	target, err := policy.CanonicalTarget(r.RawTarget)
@@ -270,17 +190,7 @@ func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
 	if d.Route != nil {
 		st.credentials(out, d.Route, &in)
 	}
-	res := st.forward.Forward(w, r, out, in)
-	if res.Err == nil || res.Status != 0 {
-		st.desk.Done(r, path, d.Rule, res)
-		return
-	}
-	if r.Context().Err() != nil {
-		res.Status = 499 // the client went away: nobody reads an answer
-		st.desk.Done(r, path, d.Rule, res)
-		return
-	}
-	st.desk.Deny(w, r, path, failed(res.Err), res)
+	st.Finish(w, r, path, d.Rule, st.Forward.Forward(w, r, out, in), failed)
 }
 
 func failed(err error) intercept.Denial {

@@ -12,7 +12,6 @@
 package firewall
 
 import (
-	"context"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
@@ -23,8 +22,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/audit"
@@ -37,110 +34,53 @@ import (
 	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
-// Firewall is the sidecar.
+// Firewall is the sidecar. It is made without a configuration: the first Reload that
+// succeeds gives it one, and only then can it serve.
 type Firewall struct {
-	configPath, secretsPath string
-	audit                   *audit.Log
-	log                     *slog.Logger
-	server                  *intercept.Server
-	reload                  sync.Mutex
-	state                   atomic.Pointer[state]
+	*front.Service[*state]
 }
 
-// state is what a configuration and secrets make. It is replaced as a whole.
+// state is what a configuration and secrets make.
 type state struct {
+	front.Shared
 	config  *config.Firewall
-	desk    front.Desk
 	allow   *policy.Allowlist
 	scanner *scan.Scanner
 	guard   *netguard.Guard
-	proxied bool // an upstream proxy resolves and dials
-	forward *intercept.Forwarder
-	close   func()
+	proxied bool   // an upstream proxy resolves and dials
 	client  string // what clients have to present, "" if nothing
-	absent  []string
 }
 
-// New reads the configuration, and the secrets if they were put already.
-func New(configPath, secretsPath string, log *slog.Logger, open func(agent string) *audit.Log) (*Firewall, error) {
+// New makes a firewall that will read its configuration and secrets from files. Open
+// opens the audit log of an agent.
+func New(configPath, secretsPath string, log *slog.Logger, open func(agent string) *audit.Log) *Firewall {
+	return &Firewall{front.NewService(log, open, func() (*state, error) { return load(configPath, secretsPath) })}
+}
+
+// Reload reads configuration and secrets, for the first time or again. On an error the
+// old ones stay, if there are any. Either is logged.
+func (f *Firewall) Reload() error { return f.Service.Reload(handler{f}) }
+
+func load(configPath, secretsPath string) (*state, error) {
 	c, err := config.ReadFirewall(configPath)
 	if err != nil {
 		return nil, err
 	}
-	f := &Firewall{configPath: configPath, secretsPath: secretsPath, log: log, audit: open(c.Agent)}
-	if f.server, err = front.Proxy(c.Common, handler{f}); err != nil {
-		return nil, err
-	}
-	st, err := f.build(c)
-	if err != nil {
-		return nil, err
-	}
-	f.state.Store(st)
-	go f.server.Minter.Warm(st.allow.Hosts()...)
-	return f, nil
-}
-
-// Listen returns the address to listen on.
-func (f *Firewall) Listen() string { return f.state.Load().config.Listen }
-
-// Serve serves until Shutdown.
-func (f *Firewall) Serve(ln net.Listener) error { return f.server.Serve(ln) }
-
-// Shutdown ends Serve and writes the last records.
-func (f *Firewall) Shutdown(ctx context.Context) error {
-	f.server.Shutdown(ctx)
-	f.state.Load().close()
-	return f.audit.Close()
-}
-
-// Reload reads configuration and secrets again. On an error the old ones stay. Either is
-// logged.
-func (f *Firewall) Reload() error {
-	err := f.replace()
-	if err != nil {
-		f.log.Error("reload refused, the old configuration stays", "error", err.Error())
-	} else {
-		f.log.Info("reloaded")
-	}
-	return err
-}
-
-func (f *Firewall) replace() error {
-	f.reload.Lock()
-	defer f.reload.Unlock()
-	old := f.state.Load()
-	c, err := config.ReadFirewall(f.configPath)
-	if err != nil {
-		return err
-	}
-	if err := front.Fixed(old.config.Common, c.Common); err != nil {
-		return err
-	}
-	st, err := f.build(c)
-	if err != nil {
-		return err
-	}
-	f.state.Store(st)
-	old.close()
-	go f.server.Minter.Warm(st.allow.Hosts()...)
-	return nil
-}
-
-func (f *Firewall) build(c *config.Firewall) (*state, error) {
 	needed := slices.Clone(c.Secrets)
 	for _, name := range []string{c.ClientSecret, c.Upstream.ProxySecret} {
 		if name != "" {
 			needed = append(needed, name)
 		}
 	}
-	set, absent, err := front.Secrets(f.secretsPath, needed)
+	set, absent, err := front.Secrets(secretsPath, needed)
 	if err != nil {
 		return nil, err
 	}
-	st := &state{config: c, absent: absent}
+	st := &state{config: c, Shared: front.Shared{Config: c.Common, Absent: absent}}
 	if st.allow, err = policy.NewAllowlist(c.AllowAll, c.Allow); err != nil {
 		return nil, err
 	}
+	st.Hosts = st.allow.Hosts()
 	if st.scanner, err = scan.New(c.Scan, set); err != nil {
 		return nil, err
 	}
@@ -149,7 +89,7 @@ func (f *Firewall) build(c *config.Firewall) (*state, error) {
 		values = append(values, s.Value)
 	}
 	masker := secrets.NewMasker(values...)
-	st.desk = front.Desk{Audit: f.audit, Supervise: c.Supervise, Mask: func(s string) string { return st.scanner.Mask(masker, s) }}
+	st.Desk = front.Desk{Supervise: c.Supervise, Mask: func(s string) string { return st.scanner.Mask(masker, s) }}
 	if c.ClientSecret != "" {
 		st.client = string(set[c.ClientSecret].Value)
 	}
@@ -175,28 +115,23 @@ func (f *Firewall) build(c *config.Firewall) (*state, error) {
 		}
 		t.Dial = st.guard.Dialer.DialContext // the operator says where the proxy is
 	}
-	st.forward, st.close = t.Forwarder(time.Duration(c.Limits.WithDefaults().IdleTimeout))
+	st.Forward, st.Close = t.Forwarder(time.Duration(c.Limits.WithDefaults().IdleTimeout))
 	return st, nil
 }
 
-// Health says whether the firewall is ready.
-func (f *Firewall) Health() error { return front.Waiting(f.state.Load().absent) }
-
-// Policy returns the configuration that is in force.
-func (f *Firewall) Policy() any { return f.state.Load().config }
+// Policy returns the configuration that is in force, nil if there is none.
+func (f *Firewall) Policy() any { return f.Service.Policy(func(st *state) any { return st.config }) }
 
 // Test says which rule decides a request, without sending it.
 func (f *Firewall) Test(_, rawURL string) front.Verdict {
-	host, port, target, err := front.Address(rawURL)
-	if err != nil {
-		return front.Verdict{Decision: audit.Deny, Rule: "malformed", Reason: err.Error()}
-	}
-	return front.VerdictOf(f.state.Load().allow.Decide(host, port), host, port, target.String())
+	return f.Service.Test(rawURL, func(st *state, at front.Place) front.Verdict {
+		return at.Verdict(st.allow.Decide(at.Host, at.Port))
+	})
 }
 
 // Tunnel says whether a tunnel to a host is worth opening.
 func (f *Firewall) Tunnel(host string, port uint16) *intercept.Denial {
-	if d := f.state.Load().allow.Decide(host, port); !d.Allow {
+	if d := f.State().allow.Decide(host, port); !d.Allow {
 		return denial(d)
 	}
 	return nil
@@ -204,16 +139,6 @@ func (f *Firewall) Tunnel(host string, port uint16) *intercept.Denial {
 
 func denial(d policy.Decision) *intercept.Denial {
 	return &intercept.Denial{Rule: d.Rule, Reason: d.Reason, NextSteps: []string{"use a host that is allowed", "ask the operator to add the host to the bottle's allowlist"}}
-}
-
-// Refused answers a request without one agreed address.
-func (f *Firewall) Refused(w http.ResponseWriter, r *intercept.Request, d intercept.Denial) {
-	f.state.Load().desk.Deny(w, r, r.RawTarget, d, intercept.Result{})
-}
-
-// Broken records a tunnel that came to nothing.
-func (f *Firewall) Broken(host string, port uint16, reason string) {
-	f.audit.Record(audit.Record{Host: f.state.Load().desk.Mask(host), Port: port, Method: http.MethodConnect, Decision: audit.Deny, Rule: "no-request", Reason: reason})
 }
 
 // handler is the firewall as intercept sees it.
@@ -233,11 +158,10 @@ func (st *state) authorised(r *intercept.Request) bool {
 
 // Serve decides about a request and forwards it.
 func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
-	st := h.state.Load()
+	st := h.State()
 	path := r.RawTarget
-	deny := func(d intercept.Denial) { st.desk.Deny(w, r, path, d, intercept.Result{}) }
-	if err := front.Waiting(st.absent); err != nil {
-		deny(intercept.Denial{Status: http.StatusServiceUnavailable, Rule: "not-ready", Reason: err.Error()})
+	deny := func(d intercept.Denial) { st.Desk.Deny(w, r, path, d, intercept.Result{}) }
+	if !st.Ready(w, r) {
 		return
 	}
 	if !st.authorised(r) {
@@ -279,24 +203,17 @@ func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
 			return nil
 		}
 	}
-	res := st.forward.Forward(w, r, out, in)
+	res := st.Forward.Forward(w, r, out, in)
 	var found *scan.Finding
 	switch {
 	case body != nil && body.Finding() != nil:
-		st.desk.Deny(w, r, path, leak(body.Finding()), res)
+		st.Desk.Deny(w, r, path, leak(body.Finding()), res)
 	case errors.As(res.Err, &found):
-		st.desk.Deny(w, r, path, leak(found), res)
+		st.Desk.Deny(w, r, path, leak(found), res)
 	case errors.Is(res.Err, netguard.ErrForbidden):
-		st.desk.Deny(w, r, path, ssrf(res.Err), res)
-	case res.Err != nil && res.Status == 0:
-		if r.Context().Err() != nil {
-			res.Status = 499 // the client went away: nobody reads an answer
-			st.desk.Done(r, path, d.Rule, res)
-			return
-		}
-		st.desk.Deny(w, r, path, failed(res.Err), res)
+		st.Desk.Deny(w, r, path, ssrf(res.Err), res)
 	default:
-		st.desk.Done(r, path, d.Rule, res)
+		st.Finish(w, r, path, d.Rule, res, failed)
 	}
 }
 

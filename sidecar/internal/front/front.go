@@ -105,7 +105,7 @@ func Waiting(absent []string) error {
 	if len(absent) == 0 {
 		return nil
 	}
-	return fmt.Errorf("waiting for the secrets %s: put them with bottle-sidecar secrets put", strings.Join(absent, ", "))
+	return fmt.Errorf("waiting for the secrets %s", strings.Join(absent, ", "))
 }
 
 // Proxy makes the server.
@@ -201,9 +201,16 @@ type Verdict struct {
 	Inject   string `json:"inject,omitempty"` // the name of the secret
 }
 
-// VerdictOf turns a decision into a verdict.
-func VerdictOf(d policy.Decision, host string, port uint16, path string) Verdict {
-	v := Verdict{Decision: audit.Deny, Rule: d.Rule, Reason: d.Reason, Host: host, Port: port, Path: path}
+// Place is where a request would go.
+type Place struct {
+	Host   string // canonical
+	Port   uint16
+	Target policy.Target
+}
+
+// Verdict turns a decision about a request to the place into a verdict.
+func (p Place) Verdict(d policy.Decision) Verdict {
+	v := Verdict{Decision: audit.Deny, Rule: d.Rule, Reason: d.Reason, Host: p.Host, Port: p.Port, Path: p.Target.String()}
 	if d.Allow {
 		v.Decision = audit.Allow
 		if d.Route != nil && d.Route.Credential != nil {
@@ -214,10 +221,10 @@ func VerdictOf(d policy.Decision, host string, port uint16, path string) Verdict
 }
 
 // Address splits a URL for a test of the policy.
-func Address(raw string) (host string, port uint16, target policy.Target, err error) {
+func Address(raw string) (Place, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if scheme = strings.ToLower(scheme); !ok || scheme != "http" && scheme != "https" {
-		return "", 0, target, fmt.Errorf("%q is no http or https URL", raw)
+		return Place{}, fmt.Errorf("%q is no http or https URL", raw)
 	}
 	authority, path := rest, "/"
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
@@ -226,11 +233,12 @@ func Address(raw string) (host string, port uint16, target policy.Target, err er
 			path = "/" + path
 		}
 	}
-	if host, port, err = policy.ParseAuthority(authority, policy.DefaultPort(scheme)); err != nil {
-		return "", 0, target, err
+	host, port, err := policy.ParseAuthority(authority, policy.DefaultPort(scheme))
+	if err != nil {
+		return Place{}, err
 	}
-	target, err = policy.CanonicalTarget(path)
-	return host, port, target, err
+	target, err := policy.CanonicalTarget(path)
+	return Place{Host: host, Port: port, Target: target}, err
 }
 
 // JSON renders what the operator asked for.
