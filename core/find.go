@@ -23,6 +23,9 @@ type Status struct {
 	Created time.Time `json:"created"`
 	// Launch identifies the launch that made it.
 	Launch string `json:"launch"`
+	// Dead are the roles of its sidecars that do not run: the agent cannot reach
+	// anything through them.
+	Dead []string `json:"dead,omitempty"`
 }
 
 // StateBroken is the state of a bottle of which only a part is there.
@@ -45,10 +48,24 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 			byLaunch[id] = Status{Name: n.Labels[LabelBottle], Agent: n.Labels[LabelAgent], State: StateBroken, Created: n.Created, Launch: id}
 		}
 	}
+	alive := map[string]bool{} // launch and role
 	for _, c := range containers {
-		if id := c.Labels[LabelLaunch]; id != "" && c.Labels[LabelRole] == RoleAgent {
-			byLaunch[id] = Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id}
+		if c.State == runtime.StateRunning {
+			alive[c.Labels[LabelLaunch]+"/"+c.Labels[LabelRole]] = true
 		}
+	}
+	for _, c := range containers {
+		id := c.Labels[LabelLaunch]
+		if id == "" || c.Labels[LabelRole] != RoleAgent {
+			continue
+		}
+		s := Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id}
+		for _, role := range strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' }) {
+			if !alive[id+"/"+role] {
+				s.Dead = append(s.Dead, role)
+			}
+		}
+		byLaunch[id] = s
 	}
 	list := make([]Status, 0, len(byLaunch))
 	for _, s := range byLaunch {

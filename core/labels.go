@@ -14,6 +14,9 @@ const (
 	LabelCommand = "dev.bottle.command"
 	// LabelUser is the user that the agent runs as, as it was specified.
 	LabelUser = "dev.bottle.user"
+	// LabelSidecars names, on the agent's container, the roles of the bottle's sidecars,
+	// with commas in between.
+	LabelSidecars = "dev.bottle.sidecars"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
 	// LabelSource is the digest of where an image was built from: images with one
@@ -23,8 +26,12 @@ const (
 
 // The roles of objects.
 const (
-	RoleAgent    = "agent"
-	RoleInternal = "internal"
-	RoleEgress   = "egress"
-	RoleImage    = "image"
+	RoleAgent       = "agent"
+	RoleInternal    = "internal"
+	RoleEgress      = "egress"
+	RoleImage       = "image"
+	RoleFirewall    = "firewall"
+	RoleEgressProxy = "egress-proxy"
+	// RoleProbe is a container that looks whether a foreign firewall is ready.
+	RoleProbe = "probe"
 )

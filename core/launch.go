@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/core/ca"
 	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/core/workspace"
@@ -21,11 +22,18 @@ import (
 
 // The steps of a launch. Their names appear in progress and in errors.
 const (
-	stepEngine    = "check engine"
-	stepImage     = "prepare image"
-	stepScan      = "read files"
-	stepClaim     = "create internal network"
-	stepEgress    = "create egress network"
+	stepEngine = "check engine"
+	stepImage  = "prepare image"
+	stepScan   = "read files"
+	stepClaim  = "create internal network"
+	stepEgress = "create egress network"
+
+	stepCertificates   = "make certificates"
+	stepSidecarImage   = "prepare sidecar image"
+	stepFirewall       = "start firewall"
+	stepEgressProxyRun = "run egress proxy container"
+	stepEgressProxy    = "start egress proxy"
+
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
 	stepVariables = "pass variables"
@@ -42,6 +50,9 @@ type LaunchOptions struct {
 	Secrets Secrets
 	// Observer is told about progress; it may be nil.
 	Observer Observer
+	// SidecarImage makes the image of the built-in sidecars; nil means that of the
+	// program that lies beside the running one.
+	SidecarImage SidecarImage
 	// Teardown is the context for clearing up after a launch that fails. Without
 	// one it is ctx without its end, bounded to two minutes.
 	Teardown context.Context
@@ -105,13 +116,20 @@ type launch struct {
 
 	name      string          // by stepClaim
 	network   runtime.Network // by stepClaim
-	arch      string          // by stepEngine
+	info      runtime.Info    // by stepEngine
 	image     runtime.Image   // by stepImage
 	tree      *workspace.Tree // by stepScan
 	trees     map[string]*workspace.Tree
 	container runtime.Container // by stepAgent
 	run       []string          // by stepAgent: the agent's command
 	user      account           // by stepUser
+
+	egressNetwork runtime.Network   // by stepEgress
+	egress        *egressParts      // before the first step; nil without sidecars
+	pair          *ca.Pair          // by stepCertificates
+	sidecarImages map[string]string // by stepSidecarImage: references by role
+	firewall      runtime.Container // by stepFirewall
+	egressProxy   runtime.Container // by stepEgressProxyRun
 }
 
 func (l *launch) steps() []graph.Step {
@@ -119,15 +137,22 @@ func (l *launch) steps() []graph.Step {
 	if l.plan.Image.Build != nil {
 		imageName = l.plan.Image.Build.Dockerfile
 	}
+	// The agent is started last, when every sidecar is ready.
+	sidecars, last := l.sidecarSteps()
+	ready := []string{stepEngine, stepImage, stepClaim}
+	if last != "" {
+		ready = append(ready, last)
+	}
 	steps := []graph.Step{
 		{Name: stepEngine, Run: l.checkEngine},
 		{Name: stepImage, Object: imageName, Run: l.prepareImage},
 		{Name: stepClaim, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.claim},
 		{Name: stepEgress, Object: l.plan.Name.Base, Needs: []string{stepClaim}, Run: l.createEgress},
-		{Name: stepAgent, Object: l.plan.Agent, Needs: []string{stepEngine, stepImage, stepClaim}, Run: l.runAgent},
+		{Name: stepAgent, Object: l.plan.Agent, Needs: ready, Run: l.runAgent},
 		{Name: stepUser, Object: l.plan.User, Needs: []string{stepAgent}, Run: l.findUser},
 		{Name: stepVariables, Needs: []string{stepUser}, Run: l.passVariables},
 	}
+	steps = append(steps, sidecars...)
 	// What is not asked for is no step, and nothing waits for it.
 	filled := []string{stepUser}
 	if l.plan.Workspace.Source != "" || slices.ContainsFunc(l.plan.Files, func(f File) bool { return f.Tree }) {
@@ -156,7 +181,7 @@ func (l *launch) checkEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.arch = info.Arch
+	l.info = info
 	limits := l.plan.Limits
 	for _, need := range []struct {
 		asked   bool
@@ -229,6 +254,7 @@ func (l *launch) claim(ctx context.Context) error {
 
 func (l *launch) createEgress(ctx context.Context) error {
 	network, err := l.createNetwork(ctx, l.name, egressNetworkName(l.name), RoleEgress)
+	l.egressNetwork = network
 	if err == nil {
 		l.report.result(stepEgress, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
 	}
@@ -249,7 +275,7 @@ func (l *launch) createNetwork(ctx context.Context, bottle, name, role string) (
 func (l *launch) runAgent(ctx context.Context) error {
 	arch := l.image.Config.Architecture
 	if arch == "" {
-		arch = l.arch
+		arch = l.info.Arch
 	}
 	program, err := inside.Program(arch)
 	if err != nil {
@@ -264,13 +290,16 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	labels := l.labels(RoleAgent)
 	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
+	if l.egress != nil {
+		labels[LabelSidecars] = strings.Join(l.egress.roles(), ",")
+	}
 	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
 	}
 	l.container, err = l.rt.Run(ctx, runtime.ContainerSpec{
 		Name: containerName(l.name), Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
-		Env: l.plan.Env, User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
+		Env: l.agentEnv(), User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
 		Networks: []runtime.NetworkAttachment{{Network: l.network.ID, Aliases: []string{RoleAgent}}},
 		Files:    []runtime.File{{Path: inside.Path, Mode: 0o755, Content: program}},
 		Tmpfs:    tmpfs, Limits: l.plan.Limits.runtime(), OCIRuntime: l.plan.OCIRuntime, ReadOnly: l.plan.ReadOnly,
@@ -350,6 +379,12 @@ func (l *launch) passVariables(ctx context.Context) error {
 	for name := range l.plan.Secrets {
 		if _, ok := env[name]; !ok {
 			return Errorf(KindInput, "there is no value for the variable %s", name)
+		}
+	}
+	// Whatever is forwarded: the agent has no other proxy.
+	for name, value := range l.proxyEnv() {
+		if _, ok := env[name]; ok {
+			env[name] = value
 		}
 	}
 	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)

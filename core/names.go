@@ -53,3 +53,4 @@ func candidate(base string, i int) string {
 func containerName(bottle string) string       { return "bottle-" + bottle }
 func internalNetworkName(bottle string) string { return "bottle-" + bottle + ".internal" }
 func egressNetworkName(bottle string) string   { return "bottle-" + bottle + ".egress" }
+func sidecarName(bottle, role string) string   { return "bottle-" + bottle + "." + role }

@@ -23,10 +23,7 @@ type attachOptions struct {
 // attach runs a command in a bottle with the user's streams. The error is a
 // statusError if it ended with a status other than 0.
 func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions) error {
-	tty := f.io.Terminal != nil
-	if opts.TTY != nil {
-		tty = *opts.TTY
-	}
+	tty := f.hasTerminal(opts)
 	exec := core.ExecOptions{
 		Command: opts.Command, Env: opts.Env, User: opts.User, WorkDir: opts.WorkDir,
 		Stdin: f.io.Stdin, Stdout: f.io.Stdout, Stderr: f.io.Stderr, TTY: tty,
@@ -60,6 +57,14 @@ func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions
 		return statusError(status.Code)
 	}
 	return nil
+}
+
+// hasTerminal reports whether the command gets a terminal.
+func (f *factory) hasTerminal(opts attachOptions) bool {
+	if opts.TTY != nil {
+		return *opts.TTY
+	}
+	return f.io.Terminal != nil
 }
 
 func orElse(s, fallback string) string {

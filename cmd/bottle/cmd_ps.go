@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -53,7 +54,11 @@ func (f *factory) ps() error {
 	w := tabwriter.NewWriter(f.io.Stdout, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "NAME\tAGENT\tSTATE\tAGE") // Flush tells
 	for _, s := range list {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), s.State, time.Since(s.Created).Round(time.Second))
+		state := s.State
+		if len(s.Dead) > 0 {
+			state += ", dead: " + printable(strings.Join(s.Dead, " "))
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), state, time.Since(s.Created).Round(time.Second))
 	}
 	return w.Flush()
 }

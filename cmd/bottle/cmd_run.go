@@ -145,7 +145,9 @@ func (f *factory) run(opts runOptions) error {
 // of it. The command's status counts more than what could not be removed, which
 // is said in any case.
 func (f *factory) attachAndClose(sig *signals, b *core.Bottle, opts attachOptions) error {
+	w := f.watch(sig.work, b, f.hasTerminal(opts) && f.io.Terminal != nil)
 	ran := f.attach(sig.work, b, opts)
+	w.end()
 	// The teardown has its own time, however long the agent ran.
 	clearing, cancel := sig.clearing()
 	defer cancel()

@@ -1,0 +1,231 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/bottle-run/bottle/core/ca"
+	"github.com/bottle-run/bottle/core/internal/graph"
+	"github.com/bottle-run/bottle/core/sidecarimage"
+	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/sidecar/delivery"
+)
+
+// Bounds of a sidecar's container.
+const (
+	sidecarMemory = 512 << 20 // bytes; idle it needs less than 20 MiB
+	sidecarPIDs   = 512
+	// sidecarTmpfs holds what is delivered, twice while it is replaced, in bytes.
+	sidecarTmpfs = 4 * delivery.MaxDocument
+)
+
+// proxyPort is where sidecars listen for the agent, and for each other.
+const proxyPort = "8888"
+
+// SidecarImage makes the image of the built-in sidecars for an architecture. The note is
+// something that the user should know, or empty.
+type SidecarImage func(arch string) (image *sidecarimage.Image, note string, err error)
+
+// sidecarSteps are those of the plan's sidecars: what the agent's container has to wait
+// for is returned with them.
+func (l *launch) sidecarSteps() (steps []graph.Step, last string) {
+	if l.egress == nil {
+		return nil, ""
+	}
+	steps = []graph.Step{
+		{Name: stepCertificates, Run: l.makeCertificates},
+		{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages},
+		{Name: stepFirewall, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim, stepEgress}, Run: l.startFirewall},
+	}
+	if !l.egress.routes {
+		return steps, stepFirewall
+	}
+	return append(steps,
+		// It is made beside the firewall, and gets its configuration after it.
+		graph.Step{Name: stepEgressProxyRun, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim}, Run: l.runEgressProxy},
+		graph.Step{Name: stepEgressProxy, Object: l.plan.Agent, Needs: []string{stepEgressProxyRun, stepFirewall}, Run: l.configureEgressProxy},
+	), stepEgressProxy
+}
+
+// makeCertificates makes the bottle's authorities, in memory.
+func (l *launch) makeCertificates(context.Context) (err error) {
+	l.pair, err = ca.NewPair(l.plan.Name.Base, 0)
+	return err
+}
+
+// prepareSidecarImages makes sure that the engine has the images of the sidecars.
+func (l *launch) prepareSidecarImages(ctx context.Context) error {
+	l.sidecarImages = map[string]string{}
+	var builtIn []string
+	references := map[string]string{RoleFirewall: l.egress.firewallImage}
+	if l.egress.routes {
+		references[RoleEgressProxy] = l.egress.proxyImage
+	}
+	for role, reference := range references {
+		if reference == "" {
+			builtIn = append(builtIn, role)
+			continue
+		}
+		image := Image{Reference: reference}
+		got, err := ensureImage(ctx, l.rt, image, l.report, stepSidecarImage)
+		if err != nil {
+			return fmt.Errorf("the image of the %s: %w", roleText(role), err)
+		}
+		l.sidecarImages[role] = imageRef(got, image)
+	}
+	if len(builtIn) == 0 && !l.egress.foreign() {
+		return nil
+	}
+	got, loaded, err := l.builtInImage(ctx)
+	if err != nil {
+		return err
+	}
+	if loaded {
+		l.report.result(stepSidecarImage, "loaded")
+	} else {
+		l.report.result(stepSidecarImage, "it is there")
+	}
+	for _, role := range builtIn {
+		l.sidecarImages[role] = got
+	}
+	return nil
+}
+
+// builtInImage is the image of the built-in sidecars, loaded if it is not there.
+func (l *launch) builtInImage(ctx context.Context) (ref string, loaded bool, err error) {
+	make := l.opts.SidecarImage
+	if make == nil {
+		make = sidecarimage.FromHost
+	}
+	image, note, err := make(l.info.Arch)
+	if err != nil {
+		return "", false, withKind(KindImage, err)
+	}
+	if note != "" {
+		l.report.note(stepSidecarImage, note)
+	}
+	got, loaded, note, err := sidecarimage.Ensure(ctx, l.rt, image)
+	if err != nil {
+		return "", false, err
+	}
+	if note != "" {
+		l.report.note(stepSidecarImage, note)
+	}
+	return orDefault(got.ID, image.Tag()), loaded, nil
+}
+
+// sidecarSpec is what is the same for all sidecars.
+func (l *launch) sidecarSpec(role string, networks ...string) runtime.ContainerSpec {
+	spec := runtime.ContainerSpec{
+		Name: sidecarName(l.name, role), Hostname: role, Image: l.sidecarImages[role], Labels: l.labels(role),
+		ReadOnly: true,
+	}
+	for i, network := range networks {
+		attachment := runtime.NetworkAttachment{Network: network}
+		if i == 0 {
+			attachment.Aliases = []string{role} // on the internal network
+		}
+		spec.Networks = append(spec.Networks, attachment)
+	}
+	if l.info.Has(runtime.FeatureMemoryLimit) {
+		spec.Limits.Memory = sidecarMemory
+	}
+	if l.info.Has(runtime.FeaturePIDsLimit) {
+		spec.Limits.PIDs = sidecarPIDs
+	}
+	return spec
+}
+
+// builtInSpec is a sidecar that runs our program, or an image that does as it does.
+func (l *launch) builtInSpec(role string, networks ...string) runtime.ContainerSpec {
+	spec := l.sidecarSpec(role, networks...)
+	spec.Command = []string{role}
+	spec.User = fmt.Sprintf("%d:%d", sidecarimage.UID, sidecarimage.UID)
+	spec.Tmpfs = []runtime.Tmpfs{{Target: delivery.Dir, Size: sidecarTmpfs}}
+	return spec
+}
+
+// runSidecar starts a sidecar's container.
+func (l *launch) runSidecar(ctx context.Context, step string, spec runtime.ContainerSpec) (runtime.Container, error) {
+	c, err := l.rt.Run(ctx, spec)
+	if errdefs.IsNotFound(err) && l.egress.builtIn(spec.Labels[LabelRole]) && ctx.Err() == nil {
+		// Another version of bottle may have dropped the image just now.
+		var again error
+		if spec.Image, _, again = l.builtInImage(ctx); again == nil {
+			c, err = l.rt.Run(ctx, spec)
+		}
+	}
+	if err != nil {
+		return c, err
+	}
+	id := c.ID
+	l.undo.Push("remove "+roleText(spec.Labels[LabelRole])+" container", spec.Name, func(ctx context.Context) error { return l.rt.RemoveContainer(ctx, id) })
+	l.report.result(step, spec.Name)
+	return c, nil
+}
+
+// deliver puts a document into a sidecar and returns when it is ready.
+func (l *launch) deliver(ctx context.Context, role, container string, doc delivery.Document) error {
+	err := deliver(ctx, l.rt, container, doc)
+	if err != nil {
+		return l.notReady(ctx, role, container, err)
+	}
+	return nil
+}
+
+// deliver puts a document into the sidecar that runs in a container, and returns when it
+// is ready.
+func deliver(ctx context.Context, rt runtime.Runtime, container string, doc delivery.Document) error {
+	encoded, err := doc.Encode()
+	if err != nil {
+		return err
+	}
+	said := &tailBuffer{max: maxLastWords}
+	status, err := rt.Exec(ctx, container, runtime.ExecSpec{
+		Command: []string{sidecarimage.Program, "put", "--wait"}, WorkDir: "/", Stdin: bytes.NewReader(encoded), Stdout: said, Stderr: said,
+	})
+	if err != nil {
+		return err
+	}
+	if status.Code != 0 {
+		return errors.New(orDefault(strings.Join(said.lines(), "; "), fmt.Sprintf("%s put ended with status %d", sidecarimage.Program, status.Code)))
+	}
+	return nil
+}
+
+// lookTime bounds finding out why a sidecar is not ready.
+const lookTime = 5 * time.Second
+
+// notReady adds to the reason why a sidecar is not ready how it ended, if it did, and its
+// last words.
+func (l *launch) notReady(ctx context.Context, role, container string, reason error) error {
+	if ctx.Err() != nil {
+		return reason
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	what := fmt.Sprintf("the %s is not ready", roleText(role))
+	switch c, err := l.rt.InspectContainer(ctx, container); {
+	case errdefs.IsNotFound(err):
+		what += ": its container is gone"
+	case err == nil && c.State == runtime.StateExited:
+		what += ": it has ended with status " + statusText(c.Exit)
+	}
+	return withKind(KindLaunch, fmt.Errorf("%s: %w%s", what, reason, saidText(lastWords(ctx, l.rt, container))))
+}
+
+// roleText is a role in words.
+func roleText(role string) string { return strings.ReplaceAll(role, "-", " ") }
+
+func statusText(s runtime.ExitStatus) string {
+	if s.OOMKilled {
+		return fmt.Sprintf("%d (it needed more memory than it may have)", s.Code)
+	}
+	return fmt.Sprint(s.Code)
+}
