@@ -4,7 +4,8 @@
 //
 //   - idle is the container's main process. It does nothing, reaps if it is
 //     PID 1, and exits with 0 when it is told to end.
-//   - put FILE writes its standard input to FILE, readable by its own user alone.
+//   - put FILE writes its standard input to FILE, readable by its own user alone;
+//     share FILE writes it for everybody to read, whatever the umask leaves.
 //   - env FILE CMD... runs CMD, found through PATH, with FILE's variables added to
 //     its environment and replacing those of the same name. A file that is missing
 //     or may not be read adds nothing. A command that is not there is status 127,
@@ -51,11 +52,15 @@ const (
 	// change.
 	NoEnvFile = Dir + "/none"
 	// TmpfsSize bounds Tmpfs, in bytes.
-	TmpfsSize = maxEnv + 1<<20
+	TmpfsSize = maxEnv + maxShared + 1<<20
 )
 
-// maxEnv is how many bytes of variables the program takes.
-const maxEnv = 4 << 20
+// maxEnv is how many bytes of variables the program takes; maxShared is room for what is
+// shared: roots of certificates, twice.
+const (
+	maxEnv    = 4 << 20
+	maxShared = 11 << 20
+)
 
 //go:embed inside-amd64
 var amd64 []byte
@@ -82,6 +87,9 @@ func Idle() []string { return []string{Path, "idle"} }
 
 // Put is the command that takes what [EncodeEnv] returns and keeps it in a file.
 func Put(file string) []string { return []string{Path, "put", file} }
+
+// Share is the command that keeps what it reads in a file that every user may read.
+func Share(file string) []string { return []string{Path, "share", file} }
 
 // With is the command that runs a command with the variables of a file.
 func With(file string, command []string) []string {

@@ -152,6 +152,20 @@ func TestACommandWaitsForTheSizeOfItsTerminal(t *testing.T) {
 	}
 }
 
+func TestWhatIsSharedCanBeReadByAll(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "roots")
+	if status, _, errs := run(t, nil, "hello", "share", file); status != 0 {
+		t.Fatalf("status %d, %s", status, errs)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil || string(content) != "hello" {
+		t.Errorf("got %q, %v", content, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o044 != 0o044 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
+	}
+}
+
 func TestPutFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "env")); err != nil {
@@ -166,7 +180,7 @@ func TestPutFollowsNoLink(t *testing.T) {
 }
 
 func TestUnusableArgumentsAreSaid(t *testing.T) {
-	for _, args := range [][]string{nil, {"idle", "x"}, {"put"}, {"env", "x"}, {"nosuch"}} {
+	for _, args := range [][]string{nil, {"idle", "x"}, {"put"}, {"share"}, {"env", "x"}, {"nosuch"}} {
 		if status, _, errs := run(t, nil, "", args...); status != 125 || !strings.Contains(errs, "usage") {
 			t.Errorf("%q: status %d, %q", args, status, errs)
 		}

@@ -3,7 +3,8 @@
  * it runs in any image.
  *
  *   idle                  does nothing until it is told to end
- *   put FILE              writes standard input to FILE
+ *   put FILE              writes standard input to FILE, for its own user alone
+ *   share FILE            writes standard input to FILE, for everybody to read
  *   env FILE CMD ARG...   runs CMD with the variables of FILE
  *   tty FILE CMD ARG...   the same, once the terminal has a size
  *
@@ -192,9 +193,9 @@ static void idle(void)
 
 /* --- put ------------------------------------------------------------------- */
 
-static void put(const char *path)
+static void put(const char *path, int mode)
 {
-	long n, fd = sys(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	long n, fd = sys6(SYS_openat, AT_FDCWD, (long)path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode, 0, 0);
 	char *buf = take(65536);
 
 	if (fd < 0)
@@ -354,12 +355,14 @@ __attribute__((noreturn, used)) void start(long *stack)
 	if (argc == 2 && same(argv[1], "idle"))
 		idle();
 	if (argc == 3 && same(argv[1], "put"))
-		put(argv[2]);
+		put(argv[2], 0600);
+	if (argc == 3 && same(argv[1], "share"))
+		put(argv[2], 0644);
 	if (argc >= 4 && same(argv[1], "tty"))
 		await_size();
 	if (argc >= 4 && (same(argv[1], "env") || same(argv[1], "tty"))) {
 		char *file = contents(argv[2], &size);
 		run(argv + 3, merged(env, file, size));
 	}
-	fail(EXIT_FAILED, "usage", "idle | put FILE | env|tty FILE CMD [ARG...]");
+	fail(EXIT_FAILED, "usage", "idle | put|share FILE | env|tty FILE CMD [ARG...]");
 }
