@@ -39,6 +39,8 @@ type Record struct {
 	Rule     string    `json:"rule"`
 	Reason   string    `json:"reason,omitempty"`
 	Status   int       `json:"status,omitempty"`
+	// Refs are what a push was to do: "OLD NEW NAME" each.
+	Refs []string `json:"refs,omitempty"`
 	// BytesOut left the bottle, BytesIn came in: bodies only.
 	BytesOut int64 `json:"bytes_out"`
 	BytesIn  int64 `json:"bytes_in"`
