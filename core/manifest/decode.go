@@ -103,6 +103,9 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path, what string)
 			return
 		}
 		d.decode(value, field, at, key.Value)
+		if words := strings.Fields(f.Tag.Get("enum")); len(words) > 0 && !slices.Contains(words, field.String()) {
+			d.add(pos(value), "%s: %s is not known: %s", key.Value, describe(value), choice(value.Value, words))
+		}
 		if m := f.Tag.Get("min"); m != "" {
 			d.checkMin(value, field, key.Value, m)
 		}

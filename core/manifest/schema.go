@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 )
 
 // SchemaID names the schema that [Schema] returns.
@@ -39,9 +40,13 @@ func schemaOf(t reflect.Type) object {
 		return object{"type": []string{"string", "integer"}, "pattern": `^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]?[iI]?[bB]?)$`, "minimum": 1}
 	case reflect.TypeFor[Mode]():
 		return object{"type": []string{"string", "integer"}, "pattern": `^(0o)?[0-7]{1,4}$`}
+	case reflect.TypeFor[Duration]():
+		return object{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`}
+	case reflect.TypeFor[Port]():
+		return object{"type": []string{"integer", "string"}, "minimum": 1, "maximum": 65535, "pattern": `^[0-9]+$`}
 	case reflect.TypeFor[Workspace]():
 		return object{"oneOf": []any{text, object{"const": false}, structSchema(t)}}
-	case reflect.TypeFor[Tmpfs]():
+	case reflect.TypeFor[Tmpfs](), reflect.TypeFor[Allow]():
 		return object{"oneOf": []any{text, structSchema(t)}}
 	}
 	switch t.Kind() {
@@ -82,6 +87,9 @@ func structSchema(t reflect.Type) object {
 		}
 		if f.Tag.Get("item") == keyEnv {
 			p["items"] = object{"type": "string", "pattern": envPattern.String()}
+		}
+		if words := strings.Fields(f.Tag.Get("enum")); len(words) > 0 {
+			p["enum"] = words
 		}
 		switch f.Tag.Get("min") {
 		case "0":

@@ -26,6 +26,10 @@ type Bottle struct {
 	Workspace  Workspace         `yaml:"workspace" doc:"What is copied in for the agent to work on: a directory, false for nothing, or a mapping. Default: the working directory."`
 	ReadOnly   bool              `yaml:"read_only" doc:"Make the root file system read-only: only the tmpfs entries can be written, and there can be no workspace and no files."`
 	Tmpfs      []Tmpfs           `yaml:"tmpfs" doc:"Memory-backed file systems: paths, or mappings of path and size."`
+
+	Egress      *Egress               `yaml:"egress" doc:"What may leave. Without it nothing does: there is no way out at all."`
+	Firewall    *Firewall             `yaml:"firewall" doc:"By which way it leaves."`
+	SecretHosts map[string]StringList `yaml:"secret_hosts" doc:"Where the values of env_file, forward and --env may go, by variable: hosts, or [\"*\"] for a value that is no secret. Without an entry: nowhere." key:"env"`
 }
 
 // Agent says what runs in a bottle.

@@ -135,6 +135,12 @@ func hostPort(host string, ports []uint16, defaults []uint16) (HostPattern, []ui
 	return pattern, slices.Compact(ports), "", nil
 }
 
+// Pattern returns the host of a route, without the port that it may carry.
+func (r Route) Pattern() (HostPattern, error) {
+	host, _, _, err := hostPort(r.Host, r.Ports, nil)
+	return host, err
+}
+
 func cutPort(host string) (name, port string, ok bool) {
 	if strings.HasPrefix(host, "[") {
 		end := strings.LastIndex(host, "]:")
