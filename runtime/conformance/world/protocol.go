@@ -15,6 +15,8 @@ import (
 type request struct {
 	Listen Place  `json:"listen,omitempty"`
 	Hits   *Query `json:"hits,omitempty"`
+	// Bind is answered with a listening socket beside the line.
+	Bind *netip.AddrPort `json:"bind,omitempty"`
 }
 
 type response struct {
@@ -27,6 +29,7 @@ type response struct {
 // client is a world of another process.
 type client struct {
 	layout Layout
+	socket string
 	mu     sync.Mutex
 	conn   net.Conn
 	in     *bufio.Reader
@@ -38,7 +41,7 @@ func Connect(ctx context.Context, socket string) (World, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the world (is `bottle conformance world --listen %s` running?): %w", socket, err)
 	}
-	c := &client{conn: conn, in: bufio.NewReader(conn)}
+	c := &client{socket: socket, conn: conn, in: bufio.NewReader(conn)}
 	greeting, err := c.receive(ctx)
 	if err == nil && greeting.Layout == nil {
 		err = errors.New("what listens there is no world")

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -86,6 +87,9 @@ type World interface {
 	// other call was given (but for Metadata, which is one) and a port of its own.
 	// They end with the connection.
 	Listen(ctx context.Context, p Place) (netip.AddrPort, error)
+	// Bind listens at an address of the world, on behalf of this process: a server of
+	// the caller's own. It ends when the listener is closed.
+	Bind(ctx context.Context, at netip.AddrPort) (net.Listener, error)
 	// Hits returns what was received, oldest first. What was sent by this host
 	// before the call is in it.
 	Hits(ctx context.Context, q Query) ([]Hit, error)

@@ -194,6 +194,10 @@ func (s *server) client(conn net.Conn) {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			r.Hits, err = s.hits(ctx, *q.Hits)
 			cancel()
+		case q.Bind != nil:
+			if err = s.bind(conn, *q.Bind); err == nil {
+				continue // it has answered
+			}
 		default:
 			var addr netip.AddrPort
 			var more []io.Closer

@@ -204,3 +204,37 @@ func TestAServedWorldIsReachedByItsSocket(t *testing.T) {
 	}
 	_ = w.Close()
 }
+
+func TestAServerOfTheCallersOwn(t *testing.T) {
+	w := open(t, "")
+	defer func() { _ = w.Close() }()
+	at := netip.AddrPortFrom(w.Layout().Answer, 80)
+	for range 2 { // it is free again when it is closed
+		l, err := w.Bind(t.Context(), at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Bind(t.Context(), at); err == nil {
+			t.Error("an address was had twice")
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			serveTCP(l, func(conn net.Conn) { _, _ = conn.Write([]byte("mine")) })
+		}()
+		if got := say(t, "tcp", at.String(), "hello"); got != "mine" {
+			t.Errorf("it said %q", got)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+		if conn, err := net.DialTimeout("tcp", at.String(), time.Second); err == nil {
+			_ = conn.Close()
+			t.Error("it is still open")
+		}
+	}
+	if _, err := w.Bind(t.Context(), netip.MustParseAddrPort("127.0.0.1:0")); err == nil {
+		t.Error("an address that is not of the world was had")
+	}
+}
