@@ -64,14 +64,20 @@ type ID [sha256.Size]byte
 type Format struct {
 	name string
 	size int
-	hash func() hash.Hash
 }
 
 // The formats of repositories.
 var (
-	SHA1   = Format{"sha1", sha1.Size, sha1.New}
-	SHA256 = Format{"sha256", sha256.Size, sha256.New}
+	SHA1   = Format{"sha1", sha1.Size}
+	SHA256 = Format{"sha256", sha256.Size}
 )
+
+func (f Format) hash() hash.Hash {
+	if f == SHA256 {
+		return sha256.New()
+	}
+	return sha1.New()
+}
 
 // FormatOf returns the format of a name.
 func FormatOf(name string) (Format, bool) {
