@@ -62,7 +62,7 @@ func TestCloneAndFetch(t *testing.T) {
 			})
 		}
 	}
-	if log := g.said.String(); strings.Count(log, `"method":"fetch"`) < 60 || strings.Contains(log, `"decision":"deny"`) {
+	if log := g.records(); strings.Count(log, `"method":"fetch"`) < 60 || strings.Contains(log, `"decision":"deny"`) {
 		t.Errorf("the audit log: %s", log)
 	}
 }

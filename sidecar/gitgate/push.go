@@ -61,6 +61,11 @@ func (c *client) push(repo *repository) error {
 	}
 	some, err := p.readCommands()
 	if err != nil {
+		if p.asked("side-band-64k") {
+			// From here on the client takes nothing else for an answer.
+			p.hangUp()
+			return p.refuse(err)
+		}
 		return err
 	}
 	if !some {
@@ -311,7 +316,7 @@ func (p *pusher) refuse(err error) error {
 	if p.asked("report-status") || p.asked("report-status-v2") {
 		report := pktline.AppendString(nil, "unpack ok\n")
 		for _, c := range p.commands {
-			report = pktline.AppendString(report, "ng "+c.name+" "+reason+"\n")
+			report = pktline.AppendString(report, "ng "+printable(c.name)+" "+reason+"\n")
 		}
 		if err := p.report(pktline.AppendFlush(report)); err != nil {
 			return err

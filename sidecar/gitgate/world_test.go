@@ -377,6 +377,17 @@ func (g *gate) put() {
 
 func (g *gate) url(name string) string { return "git://" + g.addr + "/" + name + ".git" }
 
+// records ends the gate and returns its audit log.
+func (g *gate) records() string {
+	g.w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := g.Shutdown(ctx); err != nil {
+		g.w.t.Fatal(err)
+	}
+	return g.said.String()
+}
+
 // clone clones through the gate.
 func (g *gate) clone(name string, args ...string) string {
 	g.w.t.Helper()
