@@ -32,7 +32,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/bottle-run/bottle/sidecar/audit"
-	"github.com/bottle-run/bottle/sidecar/control"
+	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/egressproxy"
 	"github.com/bottle-run/bottle/sidecar/firewall"
 	"github.com/bottle-run/bottle/sidecar/secrets"
@@ -223,13 +223,13 @@ func (w *world) putSecrets(dir string, list ...secrets.Secret) {
 	w.t.Helper()
 	data, err := json.Marshal(map[string]any{"secrets": list})
 	must(w.t, err)
-	_, err = secrets.Put(control.SecretsPath(filepath.Join(w.dir, dir)), bytes.NewReader(data))
+	_, err = secrets.Put(delivery.In(filepath.Join(w.dir, dir), delivery.Secrets), bytes.NewReader(data))
 	must(w.t, err)
 }
 
 func (w *world) startFirewall() string {
 	dir := filepath.Join(w.dir, "fw")
-	fw := firewall.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
+	fw := firewall.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.DiscardHandler),
 		func(agent string) *audit.Log { return audit.New(w.fwLog, "firewall", agent) })
 	must(w.t, fw.Reload())
 	w.fw, w.firewall = fw, w.serve(fw)
@@ -238,7 +238,7 @@ func (w *world) startFirewall() string {
 
 func (w *world) startEgress() {
 	dir := filepath.Join(w.dir, "ep")
-	ep := egressproxy.New(filepath.Join(dir, "config.json"), control.SecretsPath(dir), slog.New(slog.DiscardHandler),
+	ep := egressproxy.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.DiscardHandler),
 		func(agent string) *audit.Log { return audit.New(w.epLog, "egress-proxy", agent) })
 	must(w.t, ep.Reload())
 	w.ep, w.egress = ep, w.serve(ep)
