@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
 )
 
@@ -31,11 +32,12 @@ func NewPlan(m *manifest.Manifest, host Host, wishes Wishes) (Plan, Secrets, err
 	p.workspace()
 	p.container()
 	p.environment()
+	p.egress()
 	p.files()
 	if err := p.err(); err != nil {
 		return Plan{}, Secrets{}, err
 	}
-	return p.plan, NewSecrets(p.secrets), nil
+	return p.plan, NewSecrets(p.secrets).WithTokens(p.tokens), nil
 }
 
 // NewBuild makes the plan of the image of one of the manifest's bottles.
@@ -57,6 +59,7 @@ type planner struct {
 	agent    manifest.Agent
 	plan     Plan
 	secrets  map[string]string
+	tokens   map[string]string
 	errs     *multierror.Error
 }
 
@@ -268,6 +271,20 @@ func (p *planner) environment() {
 		}
 		secret(name, value, source)
 	}
+}
+
+// egress makes the policy of what may leave, and takes the tokens that the sidecars need.
+func (p *planner) egress() {
+	b := p.bottle
+	if b.Egress == nil {
+		return
+	}
+	variables := maps.Clone(p.plan.Env)
+	maps.Copy(variables, p.secrets)
+	p.plan.Egress, p.tokens = egress.New(egress.Source{
+		Egress: b.Egress, Firewall: b.Firewall, SecretHosts: b.SecretHosts,
+		Variables: variables, LookupEnv: p.host.LookupEnv, Path: p.path, Fail: p.atBottle, FailFile: p.add,
+	})
 }
 
 func (p *planner) files() {

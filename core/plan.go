@@ -1,6 +1,7 @@
 package core
 
 import (
+	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/runtime"
 )
 
@@ -30,6 +31,9 @@ type Plan struct {
 	OCIRuntime string  `json:"oci_runtime,omitempty"`
 	ReadOnly   bool    `json:"read_only,omitempty"`
 	Tmpfs      []Tmpfs `json:"tmpfs,omitempty"`
+
+	// Egress is what may leave the bottle; nil means nothing, and no sidecar.
+	Egress *egress.Policy `json:"egress,omitempty"`
 
 	// Files are put into the running bottle.
 	Files []File `json:"files,omitempty"`

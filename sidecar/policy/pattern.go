@@ -135,10 +135,11 @@ func hostPort(host string, ports []uint16, defaults []uint16) (HostPattern, []ui
 	return pattern, slices.Compact(ports), "", nil
 }
 
-// Pattern returns the host of a route, without the port that it may carry.
-func (r Route) Pattern() (HostPattern, error) {
-	host, _, _, err := hostPort(r.Host, r.Ports, nil)
-	return host, err
+// Address returns what a route leads to: the host, without the port that it may carry, and
+// the ports.
+func (r Route) Address() (HostPattern, []uint16, error) {
+	host, ports, _, err := hostPort(r.Host, r.Ports, []uint16{443})
+	return host, ports, err
 }
 
 func cutPort(host string) (name, port string, ok bool) {
