@@ -65,6 +65,8 @@ func forbidden(pkg, imported string, engines []string) string {
 		return "sidecars stand alone"
 	case in(imported, "runtime/fake") && !strings.Contains(pkg, "_test") && !in(pkg, "runtime"):
 		return "the fake engine is for tests"
+	case in(imported, "runtime/faulty"):
+		return "faults are for tests"
 	}
 	return ""
 }

@@ -21,8 +21,11 @@ type Call struct {
 	N      int
 	Method string
 	Object string
-	// Rule is the rule that acted, or empty.
+	// Rule is the rule that was due, or empty.
 	Rule string
+	// Acted reports that it came to fail, hang, panic or break: the call did not
+	// fail by itself before.
+	Acted bool
 }
 
 // Runtime misbehaves as its plan says, and is otherwise the one it was made from.
@@ -65,8 +68,8 @@ func (r *Runtime) Calls() []Call {
 	return slices.Clone(r.calls)
 }
 
-// enter notes a call and returns the rule that acts on it, or nil.
-func (r *Runtime) enter(method, object string) *rule {
+// enter notes a call and returns its number and the rule that is due, or nil.
+func (r *Runtime) enter(method, object string) (int, *rule) {
 	r.mu.Lock()
 	var acts *rule
 	for i := range r.plan.rules {
@@ -89,18 +92,28 @@ func (r *Runtime) enter(method, object string) *rule {
 	if on != nil {
 		on(call)
 	}
-	return acts
+	return call.N, acts
+}
+
+// acts notes that a call's rule acts.
+func (r *Runtime) acts(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls[n-1].Acted = true
 }
 
 // call makes a call, with what its rule says. do is made at most once.
 func call[T any](ctx context.Context, r *Runtime, method, object string, do func() (T, error)) (T, error) {
 	var zero, got T
-	acts := r.enter(method, object)
-	if acts == nil {
+	n, due := r.enter(method, object)
+	if due == nil {
 		return do()
 	}
 	done := false
-	for _, a := range acts.do {
+	for _, a := range due.do {
+		if a.verb != verbDo && a.verb != verbDelay {
+			r.acts(n)
+		}
 		switch a.verb {
 		case verbDo:
 			var err error
@@ -111,7 +124,7 @@ func call[T any](ctx context.Context, r *Runtime, method, object string, do func
 		case verbBreak:
 			got = broken(got, a.bytes, a.err(method, object))
 		case verbPanic:
-			panic(a.err(method, object).Error())
+			panic(a.err(method, object))
 		default:
 			if err := a.wait(ctx, method, object); err != nil {
 				drop(got)

@@ -102,8 +102,8 @@ func TestACallThatHangsEndsWithItsContext(t *testing.T) {
 func TestAPanicSaysThatItIsOnPurpose(t *testing.T) {
 	rt := faulty.New(fake.New(), faulty.MustParse(`Info = panic "boo"`))
 	defer func() {
-		if p, _ := recover().(string); !strings.Contains(p, faulty.ErrFault.Error()) || !strings.Contains(p, "boo") {
-			t.Errorf("got %q", p)
+		if p, _ := recover().(error); !errors.Is(p, faulty.ErrFault) || !strings.Contains(p.Error(), "boo") {
+			t.Errorf("got %v", p)
 		}
 	}()
 	_, _ = rt.Info(t.Context())

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -82,7 +83,7 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 			running++
 			go func() {
 				begun := time.Now()
-				err := s.Run(ctx)
+				err := guarded(ctx, s.Run)
 				results <- result{s, time.Since(begun), err}
 			}()
 		}
@@ -114,6 +115,35 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// PanicError is a step that panicked: an error of the program, which must not keep
+// what other steps have made from being undone.
+type PanicError struct {
+	Value any
+	// Stack is where it happened.
+	Stack []byte
+}
+
+// Error gives the value; the stack is for a log.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("this is an error of bottle itself, please report it: %v", e.Value)
+}
+
+// Unwrap gives the value if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// guarded runs f and makes a panic its error.
+func guarded(ctx context.Context, f func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return f(ctx)
 }
 
 func ready(s Step, done map[string]bool) bool {

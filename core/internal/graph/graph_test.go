@@ -143,3 +143,25 @@ func TestNoRetryOnceTheContextHasEnded(t *testing.T) {
 		t.Errorf("%v after %d attempts", err, n)
 	}
 }
+
+func TestAPanicIsTheErrorOfItsStep(t *testing.T) {
+	retries = []time.Duration{time.Microsecond}
+	cause := errors.New("cause")
+	undone := false
+	var u Undo
+	err := Run(t.Context(), []Step{
+		{Name: "a", Run: func(context.Context) error {
+			u.Push("undo a", "", func(context.Context) error { undone = true; return nil })
+			u.Push("undo b", "", func(context.Context) error { panic("undo") })
+			return nil
+		}},
+		{Name: "b", Object: "x", Needs: []string{"a"}, Run: func(context.Context) error { panic(cause) }},
+	}, &recorder{})
+	var p *PanicError
+	if !errors.As(err, &p) || !errors.Is(err, cause) || len(p.Stack) == 0 || !strings.HasPrefix(err.Error(), `b "x": `) {
+		t.Errorf("got %v", err)
+	}
+	if err := u.Run(t.Context(), &recorder{}); !errors.As(err, &p) || p.Value != "undo" || !undone {
+		t.Errorf("%v, undone: %v", err, undone)
+	}
+}

@@ -63,9 +63,9 @@ func (u *Undo) Run(ctx context.Context, o Observer) error {
 var retries = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, time.Second}
 
 // Persist runs f until it succeeds, up to a few times or until ctx ends, and
-// returns the last error that is not only ctx's end.
+// returns the last error that is not only ctx's end. A panic of f is an error too.
 func Persist(ctx context.Context, f func(ctx context.Context) error) error {
-	err := f(ctx)
+	err := guarded(ctx, f)
 	for _, pause := range retries {
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -77,7 +77,7 @@ func Persist(ctx context.Context, f func(ctx context.Context) error) error {
 			return err
 		case <-timer.C:
 		}
-		if again := f(ctx); again == nil || ctx.Err() == nil {
+		if again := guarded(ctx, f); again == nil || ctx.Err() == nil {
 			err = again
 		}
 	}
