@@ -164,7 +164,10 @@ func (b *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// bufferSize is how much is passed on at a time, in bytes.
+const bufferSize = 32 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
 // Forward sends a request and passes on the answer.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *Request, out *http.Request, in Inspection) (res Result) {
@@ -249,8 +252,10 @@ func (f *Forwarder) answer(w http.ResponseWriter, rc *http.ResponseController, r
 			}
 			res.BytesIn += int64(n)
 			watch.moved()
-			// A full buffer means that more is at hand.
-			if streams || n < len(*buf) {
+			// A full buffer means that more is at hand. The end is sent when the handler
+			// returns, which a body of the client's that still comes may keep it from.
+			last := res.BytesIn == resp.ContentLength && r.ContentLength == 0
+			if streams || n < len(*buf) && !last {
 				if werr := rc.Flush(); werr != nil {
 					res.Err = fmt.Errorf("answering the client: %w", werr)
 					return res

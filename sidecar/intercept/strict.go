@@ -33,6 +33,7 @@ type strictConn struct {
 	state     parseState
 	in        []byte // read from the connection, not yet judged
 	out       []byte // judged, not yet read
+	spare     []byte // what out is in
 	remaining int64  // of a body or chunk
 	err       error
 	buf       [4 << 10]byte
@@ -92,6 +93,9 @@ func (c *strictConn) Read(p []byte) (int, error) {
 		if c.err != nil {
 			return 0, c.err
 		}
+		if (c.state == inFixed || c.state == inChunk) && len(c.in) == 0 {
+			return c.readBody(p)
+		}
 		n, err := c.Conn.Read(c.buf[:])
 		c.in, c.err = append(c.in, c.buf[:n]...), err
 		if n == 0 && err == nil {
@@ -112,6 +116,25 @@ func (c *strictConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// readBody reads what is certainly of a body straight into p.
+func (c *strictConn) readBody(p []byte) (int, error) {
+	n, err := c.Conn.Read(p[:min(int64(len(p)), c.remaining)])
+	c.advance(n)
+	return n, err
+}
+
+// advance takes note that bytes of a body, or of a chunk, have passed.
+func (c *strictConn) advance(n int) {
+	if c.remaining -= int64(n); c.remaining > 0 {
+		return
+	}
+	if c.state == inFixed {
+		c.state = inHead
+	} else {
+		c.state = inChunkEnd
+	}
+}
+
 func (c *strictConn) refuse(p []byte, err error) (int, error) {
 	c.violated.CompareAndSwap(nil, &violation{reason: err.Error()})
 	if c.state != inHead {
@@ -126,7 +149,10 @@ func (c *strictConn) refuse(p []byte, err error) (int, error) {
 
 // pass moves the first n bytes of in to out.
 func (c *strictConn) pass(n int) {
-	c.out = append(c.out[:0:0], c.in[:n]...)
+	c.out = append(c.spare[:0], c.in[:n]...) // of which nothing is left to read
+	if c.spare = c.out; cap(c.spare) > len(c.buf) {
+		c.spare = nil // what a long head took is not kept
+	}
 	c.in = c.in[:copy(c.in, c.in[n:])]
 }
 
@@ -140,14 +166,7 @@ func (c *strictConn) parse() (bool, error) {
 		if n == 0 {
 			return false, nil
 		}
-		c.remaining -= int64(n)
-		if c.remaining == 0 {
-			if c.state == inFixed {
-				c.state = inHead
-			} else {
-				c.state = inChunkEnd
-			}
-		}
+		c.advance(n)
 		c.pass(n)
 		return true, nil
 	case inChunkSize:

@@ -102,6 +102,8 @@ func (s *Server) openTLS(tc *tunnelConn) {
 	conn := tls.Server(tc, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
+		// Small records at first are for slow lines; here they only cost system calls.
+		DynamicRecordSizingDisabled: true,
 		// A ticket would be of use only to this very configuration.
 		SessionTicketsDisabled: true,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

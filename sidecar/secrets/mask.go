@@ -41,13 +41,15 @@ func (m *Masker) String(s string) string {
 	}
 	var st match.State
 	var b []byte
-	for i := range len(s) {
-		st = m.automaton.Step(st, s[i])
+	text := []byte(s)
+	for i := 0; i < len(text); {
+		n, next := m.automaton.Next(st, text[i:])
+		i, st = i+n, next
 		for _, id := range m.automaton.Found(st) {
 			if b == nil {
-				b = []byte(s)
+				b = []byte(s) // the search goes on in what it was
 			}
-			hide(b[i+1-m.lengths[id] : i+1])
+			hide(b[i-m.lengths[id] : i])
 		}
 	}
 	if b == nil {
@@ -102,11 +104,12 @@ func (r *maskReader) fill() {
 	buf := r.buf[:cap(r.buf)]
 	n, err := r.src.Read(buf[held:])
 	r.buf, r.out = buf[:held+n], 0
-	for i := held; i < len(r.buf); i++ {
-		r.state = r.m.automaton.Step(r.state, r.buf[i])
+	for i := held; i < len(r.buf); {
+		n, state := r.m.automaton.Next(r.state, r.buf[i:])
+		i, r.state = i+n, state
 		for _, id := range r.m.automaton.Found(r.state) {
 			// Less than holdFrom bytes of the beginning may be gone already.
-			hide(r.buf[max(0, i+1-r.m.lengths[id]) : i+1])
+			hide(r.buf[max(0, i-r.m.lengths[id]):i])
 		}
 	}
 	r.ready = len(r.buf)

@@ -143,8 +143,11 @@ type Transport struct {
 func (t Transport) Forwarder(idle time.Duration) (*intercept.Forwarder, func()) {
 	one := func(http2 bool) *http.Transport {
 		tr := &http.Transport{
-			DialContext:            t.Dial,
-			TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)},
+			DialContext: t.Dial,
+			TLSClientConfig: &tls.Config{
+				RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256),
+				DynamicRecordSizingDisabled: true,
+			},
 			DisableCompression:     true,
 			MaxIdleConns:           256,
 			MaxIdleConnsPerHost:    64,

@@ -13,7 +13,16 @@ type Automaton struct {
 	depth   []int32
 	pending []int32
 	found   [][]int32 // needles that end at a state, longest first
+
+	// For Next, if no needle is shorter than minSkip: how far after the beginning of a
+	// needle a pair of bytes is at least away from the end of its first `head` bytes, by
+	// pair. Where the table is nil every byte is looked at.
+	head  int
+	shift *[1 << 16]uint8
 }
+
+// minSkip is the shortest needle with which skipping pays, in bytes.
+const minSkip = 6
 
 // New makes an automaton for needles, none of which may be empty. With fold, letters of
 // ASCII match in either case.
@@ -49,7 +58,31 @@ func New(needles [][]byte, fold bool) *Automaton {
 		a.insert(n, int32(i))
 	}
 	a.link()
+	if !fold {
+		a.makeShift(needles)
+	}
 	return a
+}
+
+func (a *Automaton) makeShift(needles [][]byte) {
+	for _, n := range needles {
+		if a.head == 0 || len(n) < a.head {
+			a.head = len(n)
+		}
+	}
+	if a.head = min(a.head, 255); a.head < minSkip {
+		return
+	}
+	a.shift = new([1 << 16]uint8)
+	for i := range a.shift {
+		a.shift[i] = uint8(a.head - 1)
+	}
+	for _, n := range needles {
+		for i := range a.head - 1 {
+			pair, away := uint16(n[i])<<8|uint16(n[i+1]), uint8(a.head-2-i)
+			a.shift[pair] = min(a.shift[pair], away)
+		}
+	}
 }
 
 func (a *Automaton) grow() State {
@@ -107,6 +140,34 @@ func (a *Automaton) link() {
 // Step takes one byte.
 func (a *Automaton) Step(s State, c byte) State {
 	return a.delta[int32(s)*a.width+int32(a.classes[c])]
+}
+
+// Next takes bytes of a text up to one where needles end, or all of it. It returns how
+// many it took. The state is the one that Step leads to byte by byte; where no needle can
+// begin, most bytes are not looked at (Wu and Manber).
+func (a *Automaton) Next(s State, text []byte) (int, State) {
+	i := 0
+	for i < len(text) {
+		if s == 0 && a.shift != nil {
+			// A needle that begins at i has its first bytes up to i+head here.
+			for i+a.head <= len(text) {
+				d := a.shift[uint16(text[i+a.head-2])<<8|uint16(text[i+a.head-1])]
+				if d == 0 {
+					break
+				}
+				i += int(d)
+			}
+			if i >= len(text) {
+				break
+			}
+		}
+		s = a.delta[int32(s)*a.width+int32(a.classes[text[i]])]
+		i++
+		if len(a.found[s]) > 0 {
+			return i, s
+		}
+	}
+	return i, s
 }
 
 // Found returns the numbers of the needles that end here, the longest first.

@@ -2,6 +2,7 @@ package match
 
 import (
 	"bytes"
+	"maps"
 	"testing"
 )
 
@@ -58,11 +59,36 @@ func TestEveryByteValue(t *testing.T) {
 
 func FuzzAutomaton(f *testing.F) {
 	f.Add([]byte("abc"), []byte("bc"), []byte("xabcx"))
+	f.Add([]byte("abcabcabd"), []byte("cabcabda"), []byte("xabcabcabcabdabcabcabdab"))
+	f.Add([]byte("aaaaaaaa"), []byte("aaaaaaab"), []byte("aaaaaaaaabaaaaaaabbbbbbbbbbbbbbbbbbbbbbbb"))
 	f.Fuzz(func(t *testing.T, n1, n2, text []byte) {
 		if len(n1) == 0 || len(n2) == 0 {
 			return
 		}
-		got := find(New([][]byte{n1, n2}, false), text)
+		a := New([][]byte{n1, n2}, false)
+		got := find(a, text)
+		// Next ends where Step does, and stops at every needle, wherever the text is cut.
+		for cut := range len(text) + 1 {
+			var s, stepped State
+			skipped := map[int32]int{}
+			for _, part := range [][]byte{text[:cut], text[cut:]} {
+				for len(part) > 0 {
+					n, next := a.Next(s, part)
+					for _, c := range part[:n] {
+						stepped = a.Step(stepped, c)
+					}
+					if part, s = part[n:], next; s != stepped {
+						t.Fatalf("%q and %q in %q, cut at %d: state %d, byte by byte %d", n1, n2, text, cut, s, stepped)
+					}
+					for _, id := range a.Found(s) {
+						skipped[id]++
+					}
+				}
+			}
+			if !maps.Equal(skipped, got) {
+				t.Fatalf("%q and %q in %q, cut at %d: found %v, byte by byte %v", n1, n2, text, cut, skipped, got)
+			}
+		}
 		for i, n := range [][]byte{n1, n2} {
 			want := 0
 			for j := range text {
