@@ -2,6 +2,7 @@
 //
 //	bottle-sidecar firewall      [--run DIR]
 //	bottle-sidecar egress-proxy  [--run DIR]
+//	bottle-sidecar git-gate      [--run DIR]
 //	bottle-sidecar put [--wait]  [--run DIR]   < document.json
 //	bottle-sidecar healthcheck   [--run DIR | --url URL]
 //	bottle-sidecar reload        [--run DIR]
@@ -83,6 +84,7 @@ type call struct {
 var commands = map[string]command{
 	"firewall":     {"[--run DIR]", serveFirewall},
 	"egress-proxy": {"[--run DIR]", serveEgressProxy},
+	"git-gate":     {"[--run DIR]", serveGitGate},
 	"put":          {"[--wait] [--run DIR] < FILE", put},
 	"healthcheck":  {"[--run DIR | --url URL]", healthcheck},
 	"reload":       {"[--run DIR]", reload},
@@ -119,7 +121,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		c := &call{flags: flags, dir: flags.String("run", delivery.Dir, "`DIR` of the control socket and of what was put, in memory"), stdin: stdin, stdout: stdout, stderr: stderr, args: args[n:]}
 		return cmd.run(c)
 	}
-	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, put, healthcheck, reload, policy show, policy test, version")}
+	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, git-gate, put, healthcheck, reload, policy show, policy test, version")}
 }
 
 // parse reads the flags and leaves the rest, of which there have to be n.

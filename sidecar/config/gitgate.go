@@ -32,7 +32,7 @@ type GitGate struct {
 	Secrets []string `json:"secrets,omitempty"`
 	// Quarantine is a directory for packs that are looked at: one file a push, without a
 	// name and gone with the push. It needs room for PackBytes times Pushes. Default:
-	// "/run/bottle".
+	// where the configuration is.
 	Quarantine string    `json:"quarantine,omitempty"`
 	Limits     GitLimits `json:"limits"`
 }

@@ -32,6 +32,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +42,6 @@ import (
 
 	"github.com/bottle-run/bottle/sidecar/audit"
 	"github.com/bottle-run/bottle/sidecar/config"
-	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/gitgate/internal/pack"
 	"github.com/bottle-run/bottle/sidecar/gitgate/ref"
 	"github.com/bottle-run/bottle/sidecar/internal/front"
@@ -172,7 +173,7 @@ func (g *Gate) load() (*state, error) {
 	}
 	st := &state{config: c, limits: c.Limits.WithDefaults(), repos: map[string]*repository{}, absent: absent, files: c.Quarantine}
 	if st.files == "" {
-		st.files = delivery.Dir
+		st.files = filepath.Dir(g.configPath)
 	}
 	st.pushes = make(chan struct{}, st.limits.Pushes)
 	if f, err := st.quarantine(); err != nil {
@@ -487,3 +488,10 @@ func (st *state) names() string {
 	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
+
+// memory is where the collector begins to work harder, in bytes.
+const memory = 96 << 20
+
+// SetMemoryLimit tells the collector how much memory a process that is only a gate should
+// have. It is a goal: what is in use is not refused.
+func SetMemoryLimit() { debug.SetMemoryLimit(memory) }

@@ -197,6 +197,7 @@ func (c *client) finish(rec *audit.Record, err error) {
 	default:
 		rec.Decision = audit.Error
 	}
+	c.conn.touch() // its time for a request may be over, that for an answer is not
 	var told errTold
 	if !errors.As(err, &told) {
 		_, _ = c.w.Write(pktline.AppendString(nil, "ERR bottle: "+clip(oneLine(rec.Reason), 1000)))

@@ -113,7 +113,7 @@ func (w *world) gitIn(dir, in string, args ...string) string {
 	if err != nil {
 		w.t.Fatalf("git %q: %v\n%s", args, err, stderr.String())
 	}
-	return strings.TrimSpace(string(out))
+	return string(bytes.TrimSuffix(out, []byte("\n")))
 }
 
 func (w *world) accept(serve func(net.Conn)) string {
