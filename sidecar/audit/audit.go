@@ -20,6 +20,7 @@ const (
 	Allow = "allow"
 	Deny  = "deny"
 	Error = "error" // allowed, but it failed
+	Ask   = "ask"   // proposed, or withdrawn: nothing is decided
 )
 
 // maxPath bounds the path in a record, in bytes.
@@ -41,11 +42,35 @@ type Record struct {
 	Status   int       `json:"status,omitempty"`
 	// Refs are what a push was to do: "OLD NEW NAME" each.
 	Refs []string `json:"refs,omitempty"`
+	// Proposal is what was proposed or decided; the host and what follows it are empty then.
+	Proposal *Proposal `json:"proposal,omitempty"`
 	// BytesOut left the bottle, BytesIn came in: bodies only.
 	BytesOut int64 `json:"bytes_out"`
 	BytesIn  int64 `json:"bytes_in"`
 	// Duration is in milliseconds.
 	Duration float64 `json:"duration_ms"`
+}
+
+// Proposal is something that happened to a proposal of the agent's.
+type Proposal struct {
+	// ID is empty if it was refused.
+	ID string `json:"id,omitempty"`
+	// Event is one of proposed, refused, withdrawn, denied, applying, approved, failed.
+	Event string `json:"event"`
+	// By is who did it: "agent", or the operator by name.
+	By   string `json:"by"`
+	Kind string `json:"kind,omitempty"`
+	// Reason is the agent's when it proposes; a decision's is the record's.
+	Reason string `json:"reason,omitempty"`
+	// Permits are what becomes possible, in words.
+	Permits []string `json:"permits,omitempty"`
+	// Edited is whether the operator applies another change than was proposed.
+	Edited bool   `json:"edited,omitempty"`
+	Scope  string `json:"scope,omitempty"`
+	// Revision is the proposal's, the others are the policy's.
+	Revision     string `json:"revision,omitempty"`
+	PolicyBefore string `json:"policy_before,omitempty"`
+	PolicyAfter  string `json:"policy_after,omitempty"`
 }
 
 // Log writes records. It is safe for concurrent use.

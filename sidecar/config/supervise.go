@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ type Supervise struct {
 	// Secrets are the names of the secrets that the agent may propose to attach to a
 	// route. Others can only be named by the operator.
 	Secrets []string `json:"secrets,omitempty"`
+	// AllowCIDRs are those of the firewall's guard: addresses that are not public and may
+	// be proposed all the same.
+	AllowCIDRs []netip.Prefix `json:"allow_cidrs,omitempty"`
 	// File is where the agent finds its policy, for the texts that it is shown.
 	File   string          `json:"file,omitempty"`
 	Limits SuperviseLimits `json:"limits"`
