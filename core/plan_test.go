@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,17 +13,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/manifest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestPlansReadAsTheyShould(t *testing.T) {
 	b := wholeBench(t)
+	b.env["GH_TOKEN"], b.env["PROXY_PASSWORD"] = "gh-token-value", "proxy-password-value"
 	for name, wishes := range map[string]core.Wishes{
 		"whole":  {},
+		"egress": {Name: "mine"},
 		"wishes": {Name: "mine", Command: []string{"sh", "-c", "echo hi"}, Workspace: ptr(""), Env: []string{"OPEN=changed", "TOKEN"}, NoCache: true},
 	} {
-		plan, _ := b.plan(wholeText, wishes)
+		manifest := wholeText
+		if name == "egress" {
+			manifest = egressText
+		}
+		plan, secrets := b.plan(manifest, wishes)
 		var text bytes.Buffer
 		if err := plan.WriteText(&text); err != nil {
 			t.Fatal(err)
@@ -32,6 +40,12 @@ func TestPlansReadAsTheyShould(t *testing.T) {
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(plan); err != nil {
 			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(&text, "%v %+v %#v\n", secrets, secrets, secrets)
+		for _, value := range b.env {
+			if strings.Contains(text.String(), value) {
+				t.Errorf("%s: a value is shown", name)
+			}
 		}
 		got := strings.ReplaceAll(text.String(), b.dir, "/project")
 		golden := filepath.Join("testdata", "plan-"+name+".golden")
@@ -45,6 +59,48 @@ func TestPlansReadAsTheyShould(t *testing.T) {
 		}
 		if diff := cmp.Diff(string(want), got); diff != "" {
 			t.Errorf("%s (-want +got; -update rewrites it)\n%s", name, diff)
+		}
+	}
+}
+
+const egressText = `
+bottles:
+  b:
+    image: img
+    workspace: false
+    egress:
+      allow: [example.com, "*.example.org:8443", {host: x.example, ports: [443, 8443]}]
+      routes:
+        - {id: gh, host: api.github.example, methods: [GET, POST], paths: ["/repos/me/**"], credential: {token: GH_TOKEN, kind: header}}
+        - {host: free.example, pass_credentials: true}
+    firewall:
+      dns: [198.51.100.53]
+      allow_cidrs: [198.51.100.0/24]
+      proxy: {url: "http://proxy.example:3128", user: me, password: PROXY_PASSWORD}
+    secret_hosts: {TOKEN: [api.example]}
+    forward: [TOKEN]
+agents:
+  a: {bottle: b}
+`
+
+func TestWhatMayNotLeaveIsRefusedWithItsPlace(t *testing.T) {
+	b := newBench(t, map[string]string{"corp.pem": "no certificate\n"})
+	b.env["SHARED"] = "a value of both"
+	const head = "bottles:\n  b: {image: img, workspace: false, "
+	for name, test := range map[string]struct{ text, want string }{
+		"an unset token":    {"egress: {routes: [{host: x.test, credential: {token: NOPE}}]}}\n", "bottle.yaml:2:90: token: the variable NOPE is not set: export it"},
+		"a wildcard":        {"egress: {allow: [\"*\"]}}\n", "bottle.yaml:2:54: host: pattern"},
+		"corporate roots":   {"egress: {}, firewall: {ca_files: corp.pem}}\n", "corp.pem:1: there is no PEM certificate in it"},
+		"given to agents":   {"forward: [SHARED], egress: {routes: [{host: x.test, credential: {token: SHARED}}]}}\n", "the agent gets the value of SHARED"},
+		"several at once":   {"egress: {allow: [\"*\", \"a b\"]}}\n", "bottle.yaml:2:59: host: "},
+		"no way out at all": {"firewall: {dns: [198.51.100.53]}}\n", "bottle.yaml:2:47: firewall has no meaning without egress"},
+	} {
+		m, err := manifest.Parse(filepath.Join(b.dir, "bottle.yaml"), []byte(head+test.text+"agents:\n  a: {bottle: b}\n"))
+		if err == nil {
+			_, _, err = core.NewPlan(m, b.host, core.Wishes{})
+		}
+		if core.KindOf(err) != core.KindInput || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v; want %q", name, err, test.want)
 		}
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/sidecar/policy"
 )
 
 // bytesText writes a number of bytes for people.
@@ -55,6 +58,7 @@ func (p Plan) WriteText(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(p.Secrets)) {
 		row("variable", "%s, %s: its value is shown nowhere", name, p.Secrets[name])
 	}
+	p.egressText(row)
 	p.limitsText(row)
 	for _, f := range p.Files {
 		row(f.What, "%s from %s", f.Target, orDefault(f.Source, "the manifest"))
@@ -75,6 +79,84 @@ func (p Plan) imageText(row func(key, format string, args ...any)) {
 	if b.Target != "" {
 		row("", "stage %s", b.Target)
 	}
+}
+
+// egressText says what may leave, by which way.
+func (p Plan) egressText(row func(key, format string, args ...any)) {
+	e := p.Egress
+	if e == nil {
+		row("egress", "none: there is no way out at all")
+		return
+	}
+	image := func(reference string) string {
+		if reference == "" {
+			return "built in"
+		}
+		return reference
+	}
+	firewall := image(e.Firewall.Image)
+	if e.Firewall.Engine == manifest.FirewallPipelock {
+		firewall = e.Firewall.Engine + " from " + firewall
+	}
+	row("firewall", "%s, on both networks", firewall)
+	if u := e.Firewall.Proxy; u != nil {
+		row("", "through %s", u.URL)
+	}
+	for _, file := range e.Firewall.CAFiles {
+		row("", "trusting %s", file)
+	}
+	if e.HasRoutes() {
+		row("egress proxy", "%s, on the sealed network alone, before the firewall", image(e.Image))
+	}
+	for _, r := range e.Routes {
+		row("route", "%s", routeText(r))
+	}
+	for _, a := range e.Allow {
+		row("allowed", "%s%s", a.Host, portsText(a.Ports))
+	}
+	switch {
+	case e.AllowAll:
+		row("allowed", "every other host whose addresses are public")
+	case len(e.Allow)+len(e.Routes) == 0:
+		row("allowed", "nothing")
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.SecretHosts)) {
+		row("secret", "%s may go to %s", name, strings.Join(e.SecretHosts[name], ", "))
+	}
+	for _, name := range e.Tokens() {
+		row("token", "%s of the host, for the sidecars: its value is shown nowhere", name)
+	}
+}
+
+func routeText(r policy.Route) string {
+	text := r.Host + portsText(r.Ports)
+	if len(r.Methods) > 0 {
+		text = strings.Join(r.Methods, ", ") + " " + text
+	}
+	if len(r.Paths) > 0 {
+		text += " " + strings.Join(r.Paths, ", ")
+	}
+	switch {
+	case r.Credential != nil:
+		text += " with " + r.Credential.Secret
+	case r.PassCredentials:
+		text += " with what the agent sends"
+	}
+	return text
+}
+
+func portsText(ports []uint16) string {
+	if len(ports) == 0 {
+		return ""
+	}
+	list := make([]string, len(ports))
+	for i, p := range ports {
+		list[i] = strconv.Itoa(int(p))
+	}
+	if len(list) == 1 {
+		return " on port " + list[0]
+	}
+	return " on ports " + strings.Join(list, ", ")
 }
 
 func (p Plan) limitsText(row func(key, format string, args ...any)) {

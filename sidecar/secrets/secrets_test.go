@@ -65,7 +65,7 @@ func TestPutAndLoad(t *testing.T) {
 func TestErrorsDoNotQuoteSecrets(t *testing.T) {
 	for _, in := range []string{
 		`{"secrets":[{"name":"a","value":"hunter2hunter2"`, `{"secrets":[{"name":"a","value":"hunter2hunter2","hunter2hunter2":1}]}`,
-		`{"secrets":[{"name":"a","value":"hunter2\nhunter2hunter2"}]}`, `{"secrets":"hunter2hunter2"}`, `hunter2hunter2`, `{"secrets":[]} hunter2hunter2`,
+		`{"secrets":[{"name":"a","value":"hunter2\u0000hunter2hunter2"}]}`, `{"secrets":"hunter2hunter2"}`, `hunter2hunter2`, `{"secrets":[]} hunter2hunter2`,
 		`{"secrets":[{"name":"a","value":"hunter2hunter2"},{"name":"a","value":"x"}]}`, `{"secrets":[{"value":"hunter2hunter2"}]}`,
 		strings.Repeat(" ", maxFile) + "{}",
 	} {
