@@ -112,7 +112,8 @@ type world struct {
 	egress       string
 	fw           *firewall.Firewall
 	ep           *egressproxy.EgressProxy
-	fwLog, epLog *lines
+	fwLog, epLog *lines // audit logs
+	log          *lines // errors of both
 
 	mu     sync.Mutex
 	seen   []seen
@@ -163,10 +164,15 @@ var allNames = []string{"allowed.test", "api.test", "basic.test", "query.test", 
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), handle: map[string]http.HandlerFunc{}, asked: map[string]int{}, fwLog: &lines{}, epLog: &lines{}}
+	w := &world{t: t, dir: t.TempDir(), handle: map[string]http.HandlerFunc{}, asked: map[string]int{}, fwLog: &lines{}, epLog: &lines{}, log: &lines{}}
 	w.names = map[string][]string{
 		"internal.test": {"127.0.0.2"}, "meta.test": {"169.254.169.254"}, "mixed.test": {"127.0.0.1", "10.0.0.1"},
 	}
+	t.Cleanup(func() {
+		if s := w.log.String(); strings.Contains(s, "panic") {
+			t.Errorf("the sidecars logged: %s", s)
+		}
+	})
 	w.agentCA, w.firewallCA, w.upstreamCA = newAuthority(t, w.dir, "agent"), newAuthority(t, w.dir, "firewall"), newAuthority(t, w.dir, "upstream")
 	w.upstream()
 	dns := w.dns()
@@ -229,7 +235,7 @@ func (w *world) putSecrets(dir string, list ...secrets.Secret) {
 
 func (w *world) startFirewall() string {
 	dir := filepath.Join(w.dir, "fw")
-	fw := firewall.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.DiscardHandler),
+	fw := firewall.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelError})),
 		func(agent string) *audit.Log { return audit.New(w.fwLog, "firewall", agent) })
 	must(w.t, fw.Reload())
 	w.fw, w.firewall = fw, w.serve(fw)
@@ -238,7 +244,7 @@ func (w *world) startFirewall() string {
 
 func (w *world) startEgress() {
 	dir := filepath.Join(w.dir, "ep")
-	ep := egressproxy.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.DiscardHandler),
+	ep := egressproxy.New(filepath.Join(dir, "config.json"), delivery.In(dir, delivery.Secrets), slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelError})),
 		func(agent string) *audit.Log { return audit.New(w.epLog, "egress-proxy", agent) })
 	must(w.t, ep.Reload())
 	w.ep, w.egress = ep, w.serve(ep)

@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -61,7 +62,8 @@ type Server struct {
 	// Minter returns the authority to sign with.
 	Minter *Minter
 	Limits Limits
-	Log    *slog.Logger
+	// Log gets what should not happen. Nil: nothing does.
+	Log *slog.Logger
 
 	once    sync.Once
 	outer   *http.Server
@@ -73,10 +75,10 @@ type Server struct {
 func (s *Server) setUp() {
 	s.tunnels = &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.slots = make(chan struct{}, s.Limits.Connections)
-	errorLog := log.New(io.Discard, "", 0) // clients' mistakes are in the audit log
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	errorLog := log.New(panicLog{s.Log}, "", 0)
 	common := func(h http.HandlerFunc) *http.Server {
 		return &http.Server{
 			Handler:           h,
@@ -102,6 +104,17 @@ func (s *Server) setUp() {
 		// Ends with the handover.
 		_ = s.inner.Serve(s.tunnels)
 	}()
+}
+
+// panicLog passes on what net/http says of a panic. The rest are clients' mistakes, which
+// are in the audit log.
+type panicLog struct{ log *slog.Logger }
+
+func (l panicLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(": panic ")) {
+		l.log.Error("a request ended in a panic", "text", string(p[:min(len(p), 4<<10)]))
+	}
+	return len(p), nil
 }
 
 type connKey struct{}

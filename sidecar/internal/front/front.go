@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -109,13 +110,13 @@ func Waiting(absent []string) error {
 }
 
 // Proxy makes the server.
-func Proxy(c config.Common, h intercept.Handler) (*intercept.Server, error) {
+func Proxy(c config.Common, h intercept.Handler, log *slog.Logger) (*intercept.Server, error) {
 	minter, err := intercept.LoadMinter(c.CACert, c.CAKey)
 	if err != nil {
 		return nil, err
 	}
 	l := c.Limits.WithDefaults()
-	return &intercept.Server{Handler: h, Minter: minter, Limits: intercept.Limits{
+	return &intercept.Server{Handler: h, Minter: minter, Log: log, Limits: intercept.Limits{
 		Connections: l.Connections, HeaderBytes: l.HeaderBytes,
 		HeaderTimeout: time.Duration(l.HeaderTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
 	}}, nil

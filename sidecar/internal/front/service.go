@@ -85,7 +85,7 @@ func (s *Service[S]) Reload(h intercept.Handler) error {
 		if running {
 			err = Fixed(old.shared().Config, st.shared().Config)
 		} else {
-			s.server, err = Proxy(st.shared().Config, h)
+			s.server, err = Proxy(st.shared().Config, h, s.log)
 		}
 		if err != nil {
 			st.shared().Close()
