@@ -172,7 +172,6 @@ type entry struct {
 	head   uint8 // length of the header
 	stored Type
 	kind   Type // of the object; 0 while it is not known
-	id     ID
 }
 
 func (e *entry) delta() bool { return e.stored == ofsDelta || e.stored == refDelta }
@@ -184,6 +183,7 @@ type Pack struct {
 	file    File
 	size    int64
 	entries []entry
+	ids     []ID // of the objects; written while later entries are read
 	byID    []int32
 	work    int64 // what may still be inflated
 	inflate inflater
@@ -205,11 +205,11 @@ func (p *Pack) Len() int { return len(p.entries) }
 func (p *Pack) Type(i int) Type { return p.entries[i].kind }
 
 // ID returns the id of an object.
-func (p *Pack) ID(i int) ID { return p.entries[i].id }
+func (p *Pack) ID(i int) ID { return p.ids[i] }
 
 // Find returns the number of an object.
 func (p *Pack) Find(id ID) (int, bool) {
-	at, ok := slices.BinarySearchFunc(p.byID, id, func(i int32, id ID) int { return compare(p.entries[i].id, id) })
+	at, ok := slices.BinarySearchFunc(p.byID, id, func(i int32, id ID) int { return compare(p.ids[i], id) })
 	if !ok {
 		return 0, false
 	}
@@ -224,7 +224,7 @@ func (p *Pack) index() {
 		p.byID[i] = int32(i)
 	}
 	slices.SortFunc(p.byID, func(a, b int32) int {
-		return cmp.Or(compare(p.entries[a].id, p.entries[b].id), cmp.Compare(a, b))
+		return cmp.Or(compare(p.ids[a], p.ids[b]), cmp.Compare(a, b))
 	})
 }
 

@@ -139,7 +139,7 @@ func (rc *receiver) show(i int32, kind Type, size int64, content io.Reader) erro
 		if _, err := b.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		h.Sum(rc.p.entries[i].id[:0])
+		h.Sum(rc.p.ids[i][:0])
 		return rc.visit(int(i), kind, size, b)
 	}
 	tee := io.TeeReader(content, h)
@@ -147,7 +147,7 @@ func (rc *receiver) show(i int32, kind Type, size int64, content io.Reader) erro
 	if err == nil {
 		_, err = io.Copy(io.Discard, tee)
 	}
-	h.Sum(rc.p.entries[i].id[:0])
+	h.Sum(rc.p.ids[i][:0])
 	return err
 }
 
@@ -177,8 +177,8 @@ func (rc *receiver) entries() error {
 	if int64(n) > int64(rc.p.limits.Objects) {
 		return &Refused{Reason: fmt.Sprintf("the pack holds %d objects, more than %d", n, rc.p.limits.Objects), Advice: "push in several steps, or ask the operator for a higher limit"}
 	}
-	// Workers write ids into the entries: they are never moved.
-	rc.p.entries = make([]entry, n)
+	// Workers write ids: they are never moved.
+	rc.p.entries, rc.p.ids = make([]entry, n), make([]ID, n)
 	for i := range rc.p.entries {
 		if rc.failure.Load() != nil {
 			return errStopped

@@ -84,7 +84,7 @@ func (r *resolver) below(i int32) []int32 {
 	next := r.children[i]
 	r.children[i] = nil
 	if len(r.named) > 0 {
-		id := r.p.entries[i].id
+		id := r.p.ids[i]
 		if more, ok := r.named[id]; ok {
 			next = append(next, more...)
 			delete(r.named, id)
