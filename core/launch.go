@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ type LaunchOptions struct {
 func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptions) (*Bottle, error) {
 	r := newReporter(opts.Observer)
 	for next := 0; next < maxCandidates; next++ {
-		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID()}
+		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID(), egress: newWayOut(plan, opts.Secrets)}
 		err := graph.Run(ctx, l.steps(), r)
 		if err == nil {
 			return l.bottle(), nil
@@ -122,10 +123,11 @@ type launch struct {
 	trees     map[string]*workspace.Tree
 	container runtime.Container // by stepAgent
 	run       []string          // by stepAgent: the agent's command
+	secretEnv map[string]string // by stepAgent: secret variables with what trust adds
 	user      account           // by stepUser
 
 	egressNetwork runtime.Network   // by stepEgress
-	egress        *egressParts      // before the first step; nil without sidecars
+	egress        *wayOut           // nil without sidecars
 	pair          *ca.Pair          // by stepCertificates
 	sidecarImages map[string]string // by stepSidecarImage: references by role
 	firewall      runtime.Container // by stepFirewall
@@ -154,6 +156,9 @@ func (l *launch) steps() []graph.Step {
 	}
 	steps = append(steps, sidecars...)
 	// What is not asked for is no step, and nothing waits for it.
+	if l.egress != nil {
+		steps = append(steps, graph.Step{Name: stepTrust, Needs: []string{stepAgent}, Run: l.installTrust})
+	}
 	filled := []string{stepUser}
 	if l.plan.Workspace.Source != "" || slices.ContainsFunc(l.plan.Files, func(f File) bool { return f.Tree }) {
 		steps = append(steps, graph.Step{Name: stepScan, Object: l.plan.Workspace.Source, Run: l.scan})
@@ -293,15 +298,21 @@ func (l *launch) runAgent(ctx context.Context) error {
 	if l.egress != nil {
 		labels[LabelSidecars] = strings.Join(l.egress.roles(), ",")
 	}
+	files, err := l.trustFiles()
+	if err != nil {
+		return err
+	}
+	files = append(files, runtime.File{Path: inside.Path, Mode: 0o755, Content: program})
+	env := l.agentEnv()
 	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
 	}
 	l.container, err = l.rt.Run(ctx, runtime.ContainerSpec{
 		Name: containerName(l.name), Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
-		Env: l.agentEnv(), User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
+		Env: env, User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
 		Networks: []runtime.NetworkAttachment{{Network: l.network.ID, Aliases: []string{RoleAgent}}},
-		Files:    []runtime.File{{Path: inside.Path, Mode: 0o755, Content: program}},
+		Files:    files,
 		Tmpfs:    tmpfs, Limits: l.plan.Limits.runtime(), OCIRuntime: l.plan.OCIRuntime, ReadOnly: l.plan.ReadOnly,
 		AutoRemove: true,
 	})
@@ -381,6 +392,7 @@ func (l *launch) passVariables(ctx context.Context) error {
 			return Errorf(KindInput, "there is no value for the variable %s", name)
 		}
 	}
+	maps.Copy(env, l.secretEnv)
 	// Whatever is forwarded: the agent has no other proxy.
 	for name, value := range l.proxyEnv() {
 		if _, ok := env[name]; ok {

@@ -43,7 +43,7 @@ func (l *launch) sidecarSteps() (steps []graph.Step, last string) {
 		{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages},
 		{Name: stepFirewall, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim, stepEgress}, Run: l.startFirewall},
 	}
-	if !l.egress.routes {
+	if !l.egress.routes() {
 		return steps, stepFirewall
 	}
 	return append(steps,
@@ -63,11 +63,8 @@ func (l *launch) makeCertificates(context.Context) (err error) {
 func (l *launch) prepareSidecarImages(ctx context.Context) error {
 	l.sidecarImages = map[string]string{}
 	var builtIn []string
-	references := map[string]string{RoleFirewall: l.egress.firewallImage}
-	if l.egress.routes {
-		references[RoleEgressProxy] = l.egress.proxyImage
-	}
-	for role, reference := range references {
+	for _, role := range l.egress.roles() {
+		reference := l.egress.image(role)
 		if reference == "" {
 			builtIn = append(builtIn, role)
 			continue
@@ -154,7 +151,7 @@ func (l *launch) builtInSpec(role string, networks ...string) runtime.ContainerS
 // runSidecar starts a sidecar's container.
 func (l *launch) runSidecar(ctx context.Context, step string, spec runtime.ContainerSpec) (runtime.Container, error) {
 	c, err := l.rt.Run(ctx, spec)
-	if errdefs.IsNotFound(err) && l.egress.builtIn(spec.Labels[LabelRole]) && ctx.Err() == nil {
+	if errdefs.IsNotFound(err) && l.egress.image(spec.Labels[LabelRole]) == "" && ctx.Err() == nil {
 		// Another version of bottle may have dropped the image just now.
 		var again error
 		if spec.Image, _, again = l.builtInImage(ctx); again == nil {

@@ -4,48 +4,61 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/bottle-run/bottle/core/egress"
+	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/sidecar/delivery"
 )
 
-// egressParts is what a plan says about the way out, as the launch needs it.
-type egressParts struct {
-	// routes is whether there is an egress proxy in front of the firewall.
-	routes bool
-	// firewallImage and proxyImage replace the built-in image, if they are not empty.
-	firewallImage, proxyImage string
-	// hop is what the egress proxy shows to the firewall; empty without routes.
-	hop string
-
-	firewall func(l *launch) (delivery.Document, error)
-	proxy    func(l *launch) (delivery.Document, error)
+// wayOut is what the launch's sidecars have in common. It is made before the first step.
+type wayOut struct {
+	policy *egress.Policy
+	// values are the secrets that the sidecars know.
+	values egress.Values
 }
 
-// foreign reports whether the firewall does not speak our protocol.
-func (e *egressParts) foreign() bool { return e.firewall == nil }
+// newWayOut returns nil for a plan without a way out.
+func newWayOut(plan Plan, secrets Secrets) *wayOut {
+	if plan.Egress == nil {
+		return nil
+	}
+	w := &wayOut{policy: plan.Egress, values: egress.Values{Variables: secrets.values, Tokens: secrets.tokens}}
+	if plan.Egress.HasRoutes() {
+		w.values.Hop = newHop()
+	}
+	return w
+}
 
-// builtIn reports whether a role runs in our own image.
-func (e *egressParts) builtIn(role string) bool {
-	return role == RoleFirewall && e.firewallImage == "" || role == RoleEgressProxy && e.proxyImage == ""
+// routes reports whether there is an egress proxy in front of the firewall.
+func (w *wayOut) routes() bool { return w.policy.HasRoutes() }
+
+// foreign reports whether the firewall does not speak our protocol.
+func (w *wayOut) foreign() bool { return w.policy.Firewall.Engine == manifest.FirewallPipelock }
+
+// image is the reference of a role's image; empty means the built-in one.
+func (w *wayOut) image(role string) string {
+	if role == RoleFirewall {
+		return w.policy.Firewall.Image
+	}
+	return w.policy.Image
 }
 
 // roles are the sidecars, in the order in which they become ready.
-func (e *egressParts) roles() []string {
-	if e.routes {
+func (w *wayOut) roles() []string {
+	if w.routes() {
 		return []string{RoleFirewall, RoleEgressProxy}
 	}
 	return []string{RoleFirewall}
 }
 
 // proxyURL is the proxy that the agent is told of.
-func (e *egressParts) proxyURL() string {
-	if e.routes {
-		return "http://" + RoleEgressProxy + ":" + proxyPort
-	}
-	return "http://" + RoleFirewall + ":" + proxyPort
+func (w *wayOut) proxyURL() string {
+	roles := w.roles()
+	return "http://" + roles[len(roles)-1] + ":" + proxyPort
 }
 
 // newHop makes what only the egress proxy and the firewall of one bottle know.
@@ -55,18 +68,34 @@ func newHop() string {
 	return hex.EncodeToString(b[:])
 }
 
+// facts are what a plan does not know.
+func (l *launch) facts() egress.Facts {
+	return egress.Facts{Agent: l.plan.Agent, Subnet: l.network.Subnet}
+}
+
 // startFirewall runs the firewall and waits until it is ready.
 func (l *launch) startFirewall(ctx context.Context) (err error) {
-	networks := []string{l.network.ID, l.egressNetwork.ID}
-	l.firewall, err = l.runSidecar(ctx, stepFirewall, l.builtInSpec(RoleFirewall, networks...))
+	if l.egress.foreign() {
+		return l.startForeignFirewall(ctx)
+	}
+	l.firewall, err = l.runSidecar(ctx, stepFirewall, l.builtInSpec(RoleFirewall, l.network.ID, l.egressNetwork.ID))
 	if err != nil {
 		return err
 	}
-	doc, err := l.egress.firewall(l)
+	config, err := json.Marshal(l.egress.policy.FirewallConfig(l.facts()))
 	if err != nil {
 		return err
 	}
-	return l.deliver(ctx, RoleFirewall, l.firewall.ID, doc)
+	// What it presents to the egress proxy is signed by one authority, what the agent is
+	// presented with by another.
+	authority := l.pair.Agent
+	if l.egress.routes() {
+		authority = l.pair.Firewall
+	}
+	return l.deliver(ctx, RoleFirewall, l.firewall.ID, delivery.Document{
+		Config: config, CACert: string(authority.CertPEM), CAKey: string(authority.KeyPEM),
+		CorporateRoots: string(l.egress.policy.CorporatePEM()), Secrets: l.egress.policy.FirewallSecrets(l.egress.values),
+	})
 }
 
 // runEgressProxy runs the egress proxy, which has no way out but the firewall.
@@ -77,12 +106,18 @@ func (l *launch) runEgressProxy(ctx context.Context) (err error) {
 
 // configureEgressProxy gives the egress proxy what it needs and waits until it is ready.
 func (l *launch) configureEgressProxy(ctx context.Context) error {
-	doc, err := l.egress.proxy(l)
+	config, err := json.Marshal(l.egress.policy.EgressProxyConfig(l.facts()))
 	if err != nil {
 		return err
 	}
-	return l.deliver(ctx, RoleEgressProxy, l.egressProxy.ID, doc)
+	return l.deliver(ctx, RoleEgressProxy, l.egressProxy.ID, delivery.Document{
+		Config: config, CACert: string(l.pair.Agent.CertPEM), CAKey: string(l.pair.Agent.KeyPEM),
+		FirewallCA: string(l.pair.Firewall.CertPEM), Secrets: l.egress.policy.EgressProxySecrets(l.egress.values),
+	})
 }
+
+// startForeignFirewall is not there yet.
+func (l *launch) startForeignFirewall(context.Context) error { return nil }
 
 // noProxy is what is reached without the proxy.
 const noProxy = "localhost,127.0.0.1,::1"
@@ -101,7 +136,8 @@ func (l *launch) proxyEnv() map[string]string {
 	}
 }
 
-// agentEnv is the environment of the agent's container.
+// agentEnv is the environment of the agent's container: the plan's, the way out, and what
+// makes the agent's tools trust it.
 func (l *launch) agentEnv() map[string]string {
 	proxy := l.proxyEnv()
 	if len(proxy) == 0 {
@@ -117,5 +153,8 @@ func (l *launch) agentEnv() map[string]string {
 		}
 		env[name] = proxy[name]
 	}
+	var trusted map[string]string
+	trusted, l.secretEnv = l.trustEnv()
+	maps.Copy(env, trusted)
 	return env
 }
