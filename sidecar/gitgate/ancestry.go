@@ -87,7 +87,9 @@ func (p *pusher) between(file pack.File, from []pack.ID, to pack.ID) (*pack.Pack
 	f := p.has.format
 	body := pktline.AppendString(nil, "command=fetch\n")
 	body = pktline.AppendString(body, "agent="+agentName+"\n")
-	body = pktline.AppendString(body, "object-format="+f.String()+"\n")
+	if f != pack.SHA1 {
+		body = pktline.AppendString(body, "object-format="+f.String()+"\n")
+	}
 	body = pktline.AppendDelim(body)
 	for _, arg := range []string{"no-progress", "ofs-delta"} {
 		body = pktline.AppendString(body, arg+"\n")

@@ -268,9 +268,7 @@ func TestHiddenSecrets(t *testing.T) {
 				c.refs = []string{"main"}
 			}
 			for _, kind := range []string{"git", "https"} {
-				w.mu.Lock()
-				w.asked = nil
-				w.mu.Unlock()
+				w.forget()
 				out, err := w.try(work, append([]string{"push", g.url(kind)}, c.refs...)...)
 				if err == nil {
 					t.Errorf("it was pushed: %s", out)
@@ -289,7 +287,7 @@ func TestHiddenSecrets(t *testing.T) {
 						t.Errorf("the secret is told: %s", out)
 					}
 				}
-				for _, asked := range w.asked {
+				for _, asked := range w.services() {
 					if strings.HasPrefix(asked, "POST") {
 						t.Errorf("the upstream was asked: %s", asked)
 					}
@@ -302,6 +300,37 @@ func TestHiddenSecrets(t *testing.T) {
 	}
 	if after := w.git(dir, "count-objects", "-v"); after != objects {
 		t.Errorf("the upstream has other objects: %s, before %s", after, objects)
+	}
+}
+
+// TestAnotherFormat pushes to a repository that names its objects by SHA-256, and to one
+// that is empty.
+func TestAnotherFormat(t *testing.T) {
+	w := newWorld(t)
+	dir := filepath.Join(w.root, "sha256.git")
+	w.git("", "init", "-q", "--bare", "--object-format=sha256", dir)
+	g := w.gate(w.repositories("sha256", &config.GitPush{Branches: []string{"main"}}), nil)
+	work := t.TempDir()
+	w.git("", "init", "-q", "--object-format=sha256", work)
+	w.commit(work, "a", "a", "one")
+	for _, kind := range protocols {
+		w.commit(work, "a", kind, "more")
+		w.git(work, "push", "-q", g.url(kind), "main")
+		if got, want := w.git(dir, "rev-parse", "main"), w.git(work, "rev-parse", "main"); got != want || len(got) != 64 {
+			t.Errorf("%s: main is at %s, want %s", kind, got, want)
+		}
+		for _, version := range []string{"0", "2"} {
+			w.git(g.clone(kind, "-c", "protocol.version="+version), "fsck", "--strict")
+		}
+		w.commit(work, "b", canary, "a secret")
+		if out, err := w.try(work, "push", g.url(kind), "main"); err == nil || !strings.Contains(out, "b, line 1: the secret canary") {
+			t.Errorf("%s: a secret: %v %s", kind, err, out)
+		}
+		w.git(work, "reset", "-q", "--hard", "HEAD~1")
+		other := w.git(work, "commit-tree", "-m", "other", "-p", "HEAD~1", "HEAD^{tree}")
+		if out, err := w.try(work, "push", "-f", g.url(kind), other+":refs/heads/main"); err == nil || !strings.Contains(out, "no fast-forward") {
+			t.Errorf("%s: force: %v %s", kind, err, out)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,19 @@ func (w *world) ran(service string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, service)
+}
+
+// services returns which services upstreams ran since they were forgotten.
+func (w *world) services() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.asked)
+}
+
+func (w *world) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = nil
 }
 
 func (w *world) env() []string {
