@@ -121,7 +121,8 @@ func layer(program, roots []byte) []byte {
 	dir("etc/ssl/certs", 0o755, 0)
 	file(rootsPath, 0o644, roots)
 	dir("run", 0o755, 0)
-	dir(delivery.Dir[1:], 0o700, UID)
+	// runc gives a tmpfs the mode of the directory below it, and root as its owner.
+	dir(delivery.Dir[1:], 0o1777, UID)
 	file(Program[1:], 0o555, program)
 	_ = w.Close()
 	return b.Bytes()

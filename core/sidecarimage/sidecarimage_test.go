@@ -72,7 +72,7 @@ func TestAnEngineGetsItOnce(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	e.Handle(Program, func(_ context.Context, p *fake.Process) int {
-		if n, err := p.Files.Stat("/run/bottle"); err != nil || !n.Mode.IsDir() || n.UID != UID || n.Mode.Perm() != 0o700 {
+		if n, err := p.Files.Stat("/run/bottle"); err != nil || !n.Mode.IsDir() || n.UID != UID || n.Mode.Perm() != 0o777 {
 			t.Errorf("the directory: %+v, %v", n, err)
 		}
 		if data, err := p.Files.ReadFile("/" + rootsPath); err != nil || string(data) != "roots" {
