@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -106,6 +107,9 @@ func (r *Registry) Open(ctx context.Context, name string, opts Options) (Runtime
 	}
 	return nil, Errorf(errdefs.ErrInvalidArgument, "unknown runtime %q: it is one of %s, auto", name, strings.Join(r.Names(), ", "))
 }
+
+// Drivers returns the engines' drivers, in order.
+func (r *Registry) Drivers() []Driver { return slices.Clone(r.drivers) }
 
 // ProbeAll asks every engine at once and returns their states in order.
 func (r *Registry) ProbeAll(ctx context.Context, opts Options) []Status {

@@ -25,10 +25,22 @@ type Info struct {
 	// OCIRuntimes are the names that ContainerSpec.OCIRuntime accepts.
 	OCIRuntimes    []string
 	DefaultRuntime string
+	// Components are the programs that the engine says it consists of, for
+	// diagnosis; an engine may name none.
+	Components []Component
 	// Missing holds the features that this engine lacks, each with the reason.
 	Missing map[Feature]string
 	// Warnings are facts the operator should know, one sentence each.
 	Warnings []string
+}
+
+// Component is a program that an engine uses.
+type Component struct {
+	// Name is the program's: "runc", "containerd".
+	Name string
+	// Version is its version as exactly as the engine tells it: with the
+	// distribution's revision, if it knows that.
+	Version string
 }
 
 // Has reports whether the engine has a feature.

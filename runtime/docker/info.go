@@ -34,6 +34,7 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 		DefaultRuntime: d.DefaultRuntime,
 		Missing:        map[runtime.Feature]string{runtime.FeatureCopyTmpfs: "Docker copies below the mount, where nobody sees it"},
 	}
+	info.Components = e.components()
 	for name := range d.Runtimes {
 		// containerd's own names stand for what has a short one too.
 		if !strings.HasPrefix(name, "io.containerd.") {
@@ -71,6 +72,28 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 		info.Warnings = append(info.Warnings, strings.TrimPrefix(w, "WARNING: "))
 	}
 	return info, nil
+}
+
+// components are the programs that the daemon names.
+func (e *engine) components() []runtime.Component {
+	var list []runtime.Component
+	for _, c := range e.version.Components {
+		if c.Name == "Engine" || c.Version == "" {
+			continue
+		}
+		// A distribution's build has its package's version in place of a commit.
+		version := c.Version
+		if full := c.Details["GitCommit"]; strings.HasPrefix(full, version) {
+			version = full
+		}
+		list = append(list, runtime.Component{Name: c.Name, Version: version})
+	}
+	// "Docker Desktop 4.44.3 (202357)"
+	if rest, ok := strings.CutPrefix(e.version.Platform.Name, "Docker Desktop "); ok {
+		version, _, _ := strings.Cut(rest, " ")
+		list = append(list, runtime.Component{Name: "Docker Desktop", Version: version})
+	}
+	return list
 }
 
 const (

@@ -21,8 +21,10 @@ type hostInfo struct {
 		NetworkBackend    string   `json:"networkBackend"`
 		OS                string   `json:"os"`
 		OCIRuntime        struct {
-			Name string `json:"name"`
-			Path string `json:"path"`
+			Name    string `json:"name"`
+			Path    string `json:"path"`
+			Package string `json:"package"`
+			Version string `json:"version"`
 		} `json:"ociRuntime"`
 		Security struct {
 			Rootless       bool `json:"rootless"`

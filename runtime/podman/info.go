@@ -60,6 +60,10 @@ func (e *engine) Info(ctx context.Context) (rt.Info, error) {
 		DefaultRuntime: h.Host.OCIRuntime.Name,
 		Missing:        missingFeatures(h),
 	}
+	if v := ociVersion(h.Host.OCIRuntime.Name, h.Host.OCIRuntime.Package, h.Host.OCIRuntime.Version); v != "" {
+		info.Components = append(info.Components, rt.Component{Name: h.Host.OCIRuntime.Name, Version: v})
+	}
+	info.Components = append(info.Components, rt.Component{Name: "buildah", Version: h.Host.BuildahVersion})
 	info.OCIRuntimes = e.ociRuntimes(h)
 	if !slices.Contains(info.OCIRuntimes, "runsc") {
 		info.Missing[rt.FeatureGVisor] = "Podman knows no OCI runtime runsc here"
@@ -77,6 +81,25 @@ func (e *engine) Info(ctx context.Context) (rt.Info, error) {
 		info.Warnings = append(info.Warnings, "the service is the user's: each exec leaves a monitor for the exit_command_delay of its configuration (300 s unless set)")
 	}
 	return info, nil
+}
+
+// ociVersion is the version of an OCI runtime: of its package, such as
+// "runc_1.1.5+ds1-1+deb12u1_amd64" or "crun-1.14-1.fc39.x86_64", else what the
+// program says of itself, such as "runc version 1.1.5".
+func ociVersion(name, pkg, says string) string {
+	for _, sep := range []string{"_", "-"} {
+		if v, ok := strings.CutPrefix(pkg, name+sep); ok && v != "" && v[0] >= '0' && v[0] <= '9' {
+			if sep == "_" {
+				v, _, _ = strings.Cut(v, "_") // the architecture
+			}
+			return v
+		}
+	}
+	first, _, _ := strings.Cut(says, "\n")
+	if v, ok := strings.CutPrefix(first, name+" version "); ok {
+		return strings.TrimSpace(v)
+	}
+	return ""
 }
 
 // missingFeatures says what the daemon's host cannot do.
