@@ -3,11 +3,15 @@
 //	bottle-sidecar firewall      [--run DIR]
 //	bottle-sidecar egress-proxy  [--run DIR]
 //	bottle-sidecar git-gate      [--run DIR]
+//	bottle-sidecar supervise     [--state DIR] [--run DIR]
 //	bottle-sidecar put [--wait]  [--run DIR]   < document.json
 //	bottle-sidecar healthcheck   [--run DIR | --url URL]
 //	bottle-sidecar reload        [--run DIR]
 //	bottle-sidecar policy show   [--run DIR]
 //	bottle-sidecar policy test   [--run DIR] METHOD URL
+//	bottle-sidecar proposals list|watch                        [--run DIR]
+//	bottle-sidecar proposals show ID                           [--run DIR]
+//	bottle-sidecar proposals preview|approve|finish|deny ID    [--run DIR] < document.json
 //	bottle-sidecar version
 //
 // A sidecar starts with nothing and opens its control socket. What it needs is put: its
@@ -19,7 +23,8 @@
 // It writes its audit log to standard output and what happens to itself to standard
 // error, both as lines of JSON.
 //
-// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 not ready, 4 denied (policy test).
+// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 not ready, 4 denied (policy test),
+// 5 the proposal or the policy is not what was shown (proposals).
 package main
 
 import (
@@ -121,7 +126,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		c := &call{flags: flags, dir: flags.String("run", delivery.Dir, "`DIR` of the control socket and of what was put, in memory"), stdin: stdin, stdout: stdout, stderr: stderr, args: args[n:]}
 		return cmd.run(c)
 	}
-	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, git-gate, put, healthcheck, reload, policy show, policy test, version")}
+	return &exitError{exitUsage, errors.New("no such command: it is one of firewall, egress-proxy, supervise, git-gate, put, healthcheck, reload, policy show, policy test, proposals list, proposals watch, proposals show, proposals preview, proposals approve, proposals finish, proposals deny, version")}
 }
 
 // parse reads the flags and leaves the rest, of which there have to be n.

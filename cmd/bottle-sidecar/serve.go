@@ -75,6 +75,9 @@ func (c *call) serve(name string, open func(config, secrets string, log *slog.Lo
 	server := control.NewServer(*c.dir, s)
 	go func() { s.ended <- server.Serve(ln) }()
 	log.Info("started", "version", version)
+	if s.restorable() {
+		_ = server.Reload() // which logs how it went
+	}
 	for {
 		select {
 		case err := <-s.ended:

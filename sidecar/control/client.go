@@ -50,9 +50,45 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) ([
 		return nil, fmt.Errorf("asking the sidecar: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, errors.New(string(answer))
+		return nil, &RefusedError{resp.StatusCode, string(answer)}
 	}
 	return answer, nil
+}
+
+// RefusedError is an answer that says no.
+type RefusedError struct {
+	// Status is the HTTP status.
+	Status int
+	// Reason is a sentence.
+	Reason string
+}
+
+// Error gives the reason.
+func (e *RefusedError) Error() string { return e.Reason }
+
+// Ask asks an [Extended] sidecar, and writes its answer as it arrives. No is a
+// [*RefusedError].
+func (c *Client) Ask(ctx context.Context, method, path string, body io.Reader, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://sidecar"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		reason, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return fmt.Errorf("asking the sidecar: %w", err)
+		}
+		return &RefusedError{resp.StatusCode, string(reason)}
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("asking the sidecar: %w", err)
+	}
+	return nil
 }
 
 // WaitRunning returns when a sidecar answers. If ctx ends before, the error is

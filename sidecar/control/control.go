@@ -30,6 +30,12 @@ type Sidecar interface {
 	Test(method, url string) front.Verdict
 }
 
+// Extended is a sidecar that can be asked for more. Lock is held while its files are
+// replaced.
+type Extended interface {
+	Control(mux *http.ServeMux, lock sync.Locker)
+}
+
 // socketName is the socket's name in the directory that a sidecar runs in.
 const socketName = "control.sock"
 
@@ -116,6 +122,9 @@ func (s *Server) Serve(ln net.Listener) error {
 	mux.HandleFunc("GET /test", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(front.JSON(s.sidecar.Test(r.FormValue("method"), r.FormValue("url"))))
 	})
+	if e, ok := s.sidecar.(Extended); ok {
+		e.Control(mux, &s.mu)
+	}
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second}
 	if err := server.Serve(ln); !errors.Is(err, net.ErrClosed) {
 		return err
