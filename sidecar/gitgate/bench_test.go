@@ -123,7 +123,7 @@ func (w *world) large(name string, commits, bytes int) {
 	go func() {
 		defer out.Close()
 		bw := bufio.NewWriterSize(out, 1<<20)
-		defer bw.Flush()
+		defer func() { _ = bw.Flush() }()
 		rnd := rand.NewChaCha8([32]byte{1})
 		blob := make([]byte, bytes/commits)
 		for i := range commits {

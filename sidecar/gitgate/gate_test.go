@@ -203,7 +203,7 @@ func TestLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	// There is one place, and it is taken until its request is late. Connections are accepted
 	// in turn: the second is told.
 	if out := g.dial(); !strings.Contains(out, "too many connections") {
@@ -212,7 +212,7 @@ func TestLimits(t *testing.T) {
 	if b, err := io.ReadAll(conn); err != nil || !strings.Contains(string(b), "ERR bottle: reading the request") {
 		t.Errorf("a request that does not come: %q, %v", b, err)
 	}
-	conn.Close()
+	_ = conn.Close()
 	work := filepath.Join(t.TempDir(), "work")
 	for { // until the place is free again
 		if out, err := w.try("", "clone", "-q", g.url("git"), work); err == nil {
@@ -255,7 +255,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 		if err != nil {
 			return
 		}
-		defer up.Close()
+		defer func() { _ = up.Close() }()
 		go func() { _, _ = io.Copy(c, up) }()
 		if _, err := io.CopyN(up, c, 20_000); err != nil {
 			return
@@ -291,7 +291,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	head, old := w.git(work, "rev-parse", "HEAD"), w.git(dir, "rev-parse", "main")
 	pack := w.gitIn(work, head+"\n^"+old+"\n", "pack-objects", "--revs", "--stdout", "-q")
 	_, _ = conn.Write([]byte(line("git-receive-pack /killed.git\x00host=x\x00")))
@@ -329,7 +329,7 @@ func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, _ = conn.Write([]byte(line("git-upload-pack /ssh.git\x00host=x\x00\x00version=2\x00")))
 	if _, err := pktline.NewReader(conn).Next(); err != nil {
 		t.Fatal(err)

@@ -85,7 +85,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	g.mu.Lock()
 	g.ending = true
 	if g.ln != nil {
-		g.ln.Close()
+		_ = g.ln.Close()
 	}
 	g.mu.Unlock()
 	done := make(chan struct{})

@@ -78,7 +78,7 @@ func readKnownHosts(hosts []string, dir string) (ssh.HostKeyCallback, error) {
 		return nil, fmt.Errorf("reading known_hosts: %w", err)
 	}
 	defer f.Close()
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	if _, err := io.WriteString(f, strings.Join(hosts, "\n")+"\n"); err != nil {
 		return nil, fmt.Errorf("reading known_hosts: %w", err)
 	}
@@ -149,7 +149,7 @@ func (u *sshUpstream) open(ctx context.Context, service string, version int) (se
 	client := ssh.NewClient(sc, channels, requests)
 	p, err := u.run(ctx, client, service, version)
 	if err != nil {
-		client.Close()
+		_ = client.Close()
 		return nil, err
 	}
 	return p, nil
@@ -184,7 +184,7 @@ func (u *sshUpstream) run(ctx context.Context, client *ssh.Client, service strin
 	ended := make(chan struct{})
 	var once sync.Once
 	wait := func() { once.Do(func() { _ = s.Wait(); close(ended) }) } // what is wrong, it has said
-	p := newPipe(ctx, stdout, stdin, func() { client.Close() })
+	p := newPipe(ctx, stdout, stdin, func() { _ = client.Close() })
 	p.side = side
 	p.settle = func() {
 		go wait()

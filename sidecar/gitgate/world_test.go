@@ -136,14 +136,14 @@ func (w *world) accept(serve func(net.Conn)) string {
 		w.t.Fatal(err)
 	}
 	var work sync.WaitGroup
-	w.t.Cleanup(func() { ln.Close(); work.Wait() })
+	w.t.Cleanup(func() { _ = ln.Close(); work.Wait() })
 	go func() {
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			work.Go(func() { defer c.Close(); serve(c) })
+			work.Go(func() { defer func() { _ = c.Close() }(); serve(c) })
 		}
 	}()
 	return ln.Addr().String()
@@ -254,7 +254,7 @@ func (w *world) serveSSH(conn net.Conn, c *ssh.ServerConfig) {
 				cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.root, env, ch, ch.Stderr()
 				in, err := cmd.StdinPipe()
 				if err != nil || cmd.Start() != nil {
-					ch.Close()
+					_ = ch.Close()
 					continue
 				}
 				go func() { _, _ = io.Copy(in, ch); in.Close() }()
@@ -263,7 +263,7 @@ func (w *world) serveSSH(conn net.Conn, c *ssh.ServerConfig) {
 					status = 1
 				}
 				_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-				ch.Close()
+				_ = ch.Close()
 			default:
 				_ = r.Reply(false, nil)
 			}

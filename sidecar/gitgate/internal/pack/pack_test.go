@@ -201,7 +201,7 @@ func TestRefused(t *testing.T) {
 		"type 5":              {write(raw{kind: 5}), "unknown type"},
 		"longer":              {write(raw{kind: Blob, data: []byte("hello"), size: 4}), "longer"},
 		"shorter":             {write(raw{kind: Blob, data: []byte("hello"), size: 6}), "shorter"},
-		"empty and not":       {write(raw{kind: Tree, data: []byte("hello"), size: 0x10 - 0x10}, raw{kind: Blob, junk: "junk"}), "malformed"},
+		"empty and not":       {write(raw{kind: Tree, data: []byte("hello"), junk: "\x00"}, raw{kind: Blob, junk: "junk"}), "malformed"},
 		"large":               {write(raw{kind: Blob, data: make([]byte, 50_001)}), "50001 bytes"},
 		"large tree":          {write(raw{kind: Tree, data: make([]byte, 10_001)}), "as a whole"},
 		"bomb":                {write(raw{kind: Blob, data: big}, raw{kind: Blob, data: big}), "together"},

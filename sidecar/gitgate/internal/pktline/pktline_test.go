@@ -24,7 +24,7 @@ func TestRead(t *testing.T) {
 	if rest, err := io.ReadAll(r.R); err != nil || string(rest) != "rest" {
 		t.Errorf("what follows: %q, %v", rest, err)
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
 }
@@ -56,7 +56,7 @@ func TestWrite(t *testing.T) {
 	r, got := NewReader(&out), ""
 	for {
 		p, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil || p.Data[0] != BandProgress {
