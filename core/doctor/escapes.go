@@ -1,0 +1,106 @@
+package doctor
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/bottle-run/bottle/runtime"
+)
+
+// maxChangelog bounds what is read of a package's changelog, in bytes.
+const maxChangelog = 8 << 20
+
+// escapes compares the versions of programs with the advisories. local reports that
+// the programs are this host's, whose changelogs then count.
+func (h Host) escapes(engine string, programs []runtime.Component, local bool) []Finding {
+	var list []Finding
+	changelogs := map[string]map[string]bool{}
+	for _, p := range programs {
+		v, ok := parseVersion(p.Version)
+		var open []advisory
+		backported := 0
+		for _, a := range advisories {
+			if !slices.Contains(a.programs, p.Name) {
+				continue
+			}
+			if !ok {
+				list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("the version %q of %s is not understood: it was not compared with known escapes", p.Version, p.Name)})
+				break
+			}
+			if v.fixed(a.fixed) {
+				continue
+			}
+			if local && slices.ContainsFunc(a.packages, func(name string) bool {
+				if changelogs[name] == nil {
+					changelogs[name] = h.changelog(name)
+				}
+				return changelogs[name][a.id]
+			}) {
+				backported++
+				continue
+			}
+			open = append(open, a)
+		}
+		for _, a := range open {
+			known := slices.ContainsFunc(a.packages, func(name string) bool { return len(changelogs[name]) > 0 })
+			list = append(list, a.finding(engine, p, known))
+		}
+		if backported > 0 {
+			list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("%s %s: the changelog of its package names %d more as fixed", p.Name, p.Version, backported)})
+		}
+	}
+	return list
+}
+
+// finding tells about an advisory. looked reports that the changelog of the
+// package was read, and does not name it.
+func (a advisory) finding(engine string, p runtime.Component, looked bool) Finding {
+	f := Finding{Severity: a.severity, Check: a.id, Engine: engine, Source: a.source}
+	fixed := strings.Join(a.fixed, ", ")
+	if isPackaged(p.Version) {
+		// A package's number says little.
+		if f.Severity == Problem {
+			f.Severity = Warning
+		}
+		f.Text = fmt.Sprintf("%s %s may be open to %s: %s", p.Name, p.Version, a.id, a.what)
+		if looked {
+			f.Fix = fmt.Sprintf("the package's changelog on this host does not name it: update the package, or look in your distribution's security tracker; upstream it is fixed in %s", fixed)
+			return f
+		}
+		f.Fix = fmt.Sprintf("look for %s in the changelog of your distribution's package (apt changelog, rpm -q --changelog) or its security tracker; upstream it is fixed in %s", a.id, fixed)
+		return f
+	}
+	f.Text = fmt.Sprintf("%s %s is open to %s: %s", p.Name, p.Version, a.id, a.what)
+	f.Fix = fmt.Sprintf("update %s to %s, or newer", p.Name, fixed)
+	return f
+}
+
+var cve = regexp.MustCompile(`CVE-\d{4}-\d{4,7}`)
+
+// changelog returns the CVEs that the changelog of an installed Debian package
+// names.
+func (h Host) changelog(name string) map[string]bool {
+	found := map[string]bool{}
+	for _, file := range []string{"changelog.Debian.gz", "changelog.Debian.amd64.gz", "changelog.Debian.arm64.gz"} {
+		content, err := fs.ReadFile(h.Root, path.Join("usr/share/doc", name, file))
+		if err != nil {
+			continue
+		}
+		z, err := gzip.NewReader(bytes.NewReader(content))
+		if err != nil {
+			continue
+		}
+		text, _ := io.ReadAll(io.LimitReader(z, maxChangelog)) // what can be read of it
+		for _, id := range cve.FindAll(text, -1) {
+			found[string(id)] = true
+		}
+	}
+	return found
+}
