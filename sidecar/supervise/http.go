@@ -78,7 +78,7 @@ func (s *Service) handler() http.Handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		r.ContentLength = int64(len(body))
-		alive := newLively(w, quiet)
+		alive := newLively(w, s.quiet)
 		defer alive.end()
 		ctx := r.Context()
 		streamable.ServeHTTP(alive, r.WithContext(context.WithValue(ctx, connection{}, ctx)))

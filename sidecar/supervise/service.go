@@ -41,6 +41,7 @@ type Service struct {
 	requests bucket
 	refusals bucket
 	waits    chan struct{}
+	quiet    time.Duration // see newLively
 }
 
 // Options make a service. The zero value of a member is its default.
@@ -70,7 +71,7 @@ func New(o Options) *Service {
 	}
 	s := &Service{
 		failed: err, file: o.Config, ledger: book, log: o.Log, open: o.Audit,
-		requests: newBucket(o.Now, 50, 200), refusals: newBucket(o.Now, 0.1, 20),
+		requests: newBucket(o.Now, 50, 200), refusals: newBucket(o.Now, 0.1, 20), quiet: quiet,
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
