@@ -21,6 +21,7 @@ import (
 	"github.com/bottle-run/bottle/sidecar/audit"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/intercept"
+	"github.com/bottle-run/bottle/sidecar/internal/upstream"
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/secrets"
 )
@@ -140,15 +141,18 @@ type Transport struct {
 	OnConnect func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error
 }
 
-// Forwarder makes a forwarder.
+// Forwarder makes a forwarder, and what lets go of its idle connections.
 func (t Transport) Forwarder(idle time.Duration) (*intercept.Forwarder, func()) {
+	config := func() *tls.Config {
+		return &tls.Config{
+			RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256),
+			DynamicRecordSizingDisabled: true, // it only costs system calls here
+		}
+	}
 	one := func(http2 bool) *http.Transport {
 		tr := &http.Transport{
-			DialContext: t.Dial,
-			TLSClientConfig: &tls.Config{
-				RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256),
-				DynamicRecordSizingDisabled: true,
-			},
+			DialContext:            t.Dial,
+			TLSClientConfig:        config(),
 			DisableCompression:     true,
 			MaxIdleConns:           256,
 			MaxIdleConnsPerHost:    64,
@@ -166,9 +170,11 @@ func (t Transport) Forwarder(idle time.Duration) (*intercept.Forwarder, func()) 
 		}
 		return tr
 	}
-	h1, h2 := one(false), one(true)
+	other, h2 := one(false), one(true)
+	h1 := &upstream.Transport{Dial: t.Dial, TLS: config(), Proxy: t.Proxy, OnConnect: t.OnConnect, Other: other}
 	return &intercept.Forwarder{H1: h1, H2: h2, Idle: idle}, func() {
-		h1.CloseIdleConnections()
+		h1.Close()
+		other.CloseIdleConnections()
 		h2.CloseIdleConnections()
 	}
 }
