@@ -219,6 +219,37 @@ func BenchmarkAgainstGitDaemon(b *testing.B) {
 	})
 }
 
+// BenchmarkLargeFiles pushes files that have to be kept whole: versions of one, each a delta of
+// another, and one that does not compress.
+func BenchmarkLargeFiles(b *testing.B) {
+	w := newWorld(b)
+	dir := b.TempDir()
+	w.git(dir, "init", "-q")
+	text := make([]byte, 0, 20<<20)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for len(text) < 19<<20 {
+		text = fmt.Appendf(text, "line %x\n", rnd.Uint64())
+	}
+	for i := range 6 {
+		w.commit(dir, "versions", string(text[:len(text)/2])+fmt.Sprintf("version %d\n", i)+string(text[len(text)/2:]), "m")
+	}
+	noise := make([]byte, 150<<20)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(noise)
+	w.commit(dir, "noise", string(noise), "m")
+	w.git(dir, "repack", "-adfq")
+	addr, gate := w.spawn(config.GitGate{Repositories: []config.GitRepository{{Name: "target", URL: w.urls["git"] + "/target.git", Push: everything}}})
+	for b.Loop() {
+		target := filepath.Join(w.root, "target.git")
+		if err := os.RemoveAll(target); err != nil {
+			b.Fatal(err)
+		}
+		w.git("", "init", "-q", "--bare", target)
+		w.git(dir, "push", "-q", "git://"+addr+"/target.git", "main")
+	}
+	b.SetBytes(int64(len(noise) + 6*len(text)))
+	b.ReportMetric(peak(b, gate.Process.Pid), "peak-MiB")
+}
+
 func report(b *testing.B, times map[string][]time.Duration, gate *exec.Cmd) {
 	direct, through := median(times["direct"]), median(times["gate"])
 	b.ReportMetric(direct.Seconds(), "direct-s")

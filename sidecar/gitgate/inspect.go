@@ -31,7 +31,7 @@ type finding struct {
 	what   string
 	line   int   // 0 if it is not known, or if there are no lines
 	offset int64 // of the chunk in which it was found
-	wide   bool  // it was found when zero bytes were left out
+	wide   bool  // it was found in what is UTF-16 or UTF-32
 }
 
 // inspector looks at the objects of a push. Several are looked at at a time.
@@ -86,12 +86,13 @@ func (in *inspector) visit(i int, kind pack.Type, _ int64, content io.Reader) er
 }
 
 // text looks at what is stored of a commit, a tag or a file. What holds zero bytes is also
-// looked at without them: that is what UTF-16 and UTF-32 make of a text.
+// looked at as UTF-16 and UTF-32.
 func (in *inspector) text(i int, content io.Reader) error {
 	buf := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buf)
 	plain := in.p.st.scanner.Stream(in.host)
 	var wide *scan.Stream
+	var zeros widened
 	var offset int64
 	for {
 		n, err := io.ReadFull(content, *buf)
@@ -104,7 +105,7 @@ func (in *inspector) text(i int, content io.Reader) error {
 			wide = in.p.st.scanner.Stream(in.host)
 		}
 		if wide != nil {
-			if _, f := wide.Feed(withoutZeros(b)); f != nil {
+			if _, f := wide.Feed(zeros.next(b)); f != nil {
 				in.secret(i, f, offset, true)
 				return nil
 			}
@@ -119,15 +120,36 @@ func (in *inspector) text(i int, content io.Reader) error {
 	}
 }
 
-// withoutZeros returns what is left without zero bytes, in the same memory.
-func withoutZeros(b []byte) []byte {
-	kept := b[:0]
+// widened picks the text out of what UTF-16 and UTF-32 make of one: the bytes that stand
+// beside zeros. Where there is something else it puts a line break.
+type widened struct {
+	zero  bool // the last byte was zero
+	held  byte // the last byte, if it is not known yet whether a zero follows
+	holds bool
+	out   []byte
+}
+
+// next returns what is new in the text, which is valid until the next call.
+func (w *widened) next(b []byte) []byte {
+	w.out = w.out[:0]
 	for _, c := range b {
-		if c != 0 {
-			kept = append(kept, c)
+		switch {
+		case c == 0:
+			if w.holds {
+				w.out = append(w.out, w.held)
+			}
+			w.zero, w.holds = true, false
+		case w.zero:
+			w.out = append(w.out, c)
+			w.zero, w.holds = false, false
+		default:
+			if w.holds && (len(w.out) == 0 || w.out[len(w.out)-1] != '\n') {
+				w.out = append(w.out, '\n')
+			}
+			w.held, w.holds = c, true
 		}
 	}
-	return kept
+	return w.out
 }
 
 // tree looks at the names in a tree.
@@ -348,9 +370,10 @@ func (in *inspector) lineOf(f finding) (int, error) {
 		return 0, err
 	}
 	stream := in.p.st.scanner.Stream(in.host)
+	var zeros widened
 	feed := func(b []byte) bool {
 		if f.wide {
-			b = withoutZeros(b)
+			b = zeros.next(b)
 		}
 		_, found := stream.Feed(b)
 		return found != nil

@@ -210,9 +210,12 @@ func TestHiddenSecrets(t *testing.T) {
 			lines := strings.Split(string(key), "\n")
 			w.commit(d, "a.txt", "x\n"+lines[len(lines)-4]+"\n", "m")
 		}, nil, []string{"the secret key (line"}},
-		"far into a file":     {func(d string) { w.commit(d, "a.txt", filler+"x "+githubToken+"\n", "m") }, nil, []string{"a.txt, line 4001", "github-pat"}},
-		"a binary":            {func(d string) { w.commit(d, "a.bin", "\x7fELF\x00\x01\x02"+filler+"\x00"+githubToken+"\x00", "m") }, nil, []string{"a.bin", "github-pat"}},
-		"UTF-16":              {func(d string) { w.commit(d, "a.txt", wide("one\ntwo "+githubToken+" \n"), "m") }, nil, []string{"a.txt, line 2", "github-pat"}},
+		"far into a file": {func(d string) { w.commit(d, "a.txt", filler+"x "+githubToken+"\n", "m") }, nil, []string{"a.txt, line 4001", "github-pat"}},
+		"a binary":        {func(d string) { w.commit(d, "a.bin", "\x7fELF\x00\x01\x02"+filler+"\x00"+githubToken+"\x00", "m") }, nil, []string{"a.bin", "github-pat"}},
+		"UTF-16":          {func(d string) { w.commit(d, "a.txt", wide("one\ntwo "+githubToken+" \n"), "m") }, nil, []string{"a.txt, line 2", "github-pat"}},
+		"UTF-16, the other end first, late": {func(d string) {
+			w.commit(d, "a.bin", strings.Repeat("\x01\x02\x00\x7f", 20_000)+wide("x " + githubToken + " \n")[3:], "m")
+		}, nil, []string{"a.bin, line 1", "github-pat"}},
 		"added and removed":   {func(d string) { w.commit(d, "a.txt", githubToken+"\n", "in"); w.commit(d, "a.txt", "gone\n", "out") }, nil, []string{"a.txt, line 1", "github-pat"}},
 		"a commit's message":  {func(d string) { w.git(d, "commit", "-q", "--allow-empty", "-m", "use "+githubToken+" here") }, nil, []string{"itself, line 6", "github-pat"}},
 		"an author":           {func(d string) { w.git(d, "commit", "-q", "--allow-empty", "-m", "x", "--author="+canary+" <a@b.c>") }, nil, []string{"itself, line 3", "canary"}},
@@ -353,7 +356,7 @@ func (g *gate) dial(packets ...string) string {
 	if err != nil {
 		g.w.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	for _, p := range packets {
 		if p != "" {

@@ -60,7 +60,7 @@ func (g *Gate) serve(conn net.Conn) {
 		cancel()
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = conn.Write(pktline.AppendString(nil, "ERR bottle: too many connections to the git gate: try again when others have ended"))
-		conn.Close()
+		_ = conn.Close()
 		return
 	}
 	g.conns[conn] = cancel
@@ -70,7 +70,7 @@ func (g *Gate) serve(conn net.Conn) {
 		defer g.work.Done()
 		defer func() {
 			cancel()
-			conn.Close()
+			_ = conn.Close()
 			g.mu.Lock()
 			delete(g.conns, conn)
 			g.mu.Unlock()
@@ -96,7 +96,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 		g.mu.Lock()
 		for conn, cancel := range g.conns {
 			cancel()
-			conn.Close()
+			_ = conn.Close()
 		}
 		g.mu.Unlock()
 		<-done
