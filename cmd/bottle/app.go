@@ -57,6 +57,7 @@ func (f *factory) app() *cli.App {
 		Flags:          f.flags(),
 		Commands: []*cli.Command{
 			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRmCommand(f, nil),
+			newPolicyCommand(f, nil), newAuditCommand(f, nil),
 			newConformanceCommand(f, nil), newSchemaCommand(f), newVersionCommand(f),
 		},
 	}

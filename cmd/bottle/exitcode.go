@@ -27,6 +27,7 @@ const (
 	exitLaunch      = 118
 	exitLeftover    = 119
 	exitConformance = 120
+	exitDenied      = 121
 	exitSignal      = 128 // plus the signal's number
 )
 
@@ -48,6 +49,7 @@ var exitMeanings = []struct {
 	{exitLaunch, "launch", "The bottle could not be brought up, for another reason."},
 	{exitLeftover, "leftover", "Something could not be removed. The message names it."},
 	{exitConformance, "conformance", "A conformance test failed."},
+	{exitDenied, "denied", "The policy denies the request that was asked about."},
 }
 
 var kindCodes = map[core.Kind]int{
@@ -60,6 +62,7 @@ var kindCodes = map[core.Kind]int{
 func exitCode(err error) (code int, kind string) {
 	var usage usageError
 	var failed conformanceError
+	var denied deniedError
 	var launch *core.LaunchError
 	var interrupted signalError
 	switch {
@@ -67,6 +70,8 @@ func exitCode(err error) (code int, kind string) {
 		return exitUsage, "usage"
 	case errors.As(err, &failed):
 		return exitConformance, "conformance"
+	case errors.As(err, &denied):
+		return exitDenied, "denied"
 	// What made a launch fail counts before what clearing up met.
 	case errors.As(err, &launch):
 		return exitCode(launch.Err)

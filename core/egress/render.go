@@ -110,7 +110,7 @@ type Values struct {
 // FirewallSecrets returns what the firewall has to know: what it presents itself, and what
 // it looks for in what leaves, with the hosts to which that may go.
 func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
-	hosts := p.tokenHosts()
+	hosts := TokenHosts(p.Routes)
 	var list []secrets.Secret
 	for _, name := range p.Tokens() {
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(v.Tokens[name]), Hosts: hosts[name]})
@@ -138,7 +138,7 @@ func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
 // and what it presents to the firewall.
 func (p *Policy) EgressProxySecrets(v Values) []secrets.Secret {
 	var list []secrets.Secret
-	for name, hosts := range p.tokenHosts() {
+	for name, hosts := range TokenHosts(p.Routes) {
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(v.Tokens[name]), Hosts: hosts})
 	}
 	if v.Hop != "" && p.Firewall.Engine == manifest.FirewallBuiltin {
@@ -147,10 +147,10 @@ func (p *Policy) EgressProxySecrets(v Values) []secrets.Secret {
 	return sorted(list)
 }
 
-// tokenHosts are the hosts of the routes that inject each token.
-func (p *Policy) tokenHosts() map[string][]string {
+// TokenHosts are the hosts to which routes lead that inject each token.
+func TokenHosts(routes []policy.Route) map[string][]string {
 	hosts := map[string][]string{}
-	for _, r := range p.Routes {
+	for _, r := range routes {
 		if r.Credential == nil {
 			continue
 		}
