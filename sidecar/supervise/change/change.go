@@ -327,6 +327,8 @@ func list[T any](before, add []T, remove []string, replace *[]T, fresh func([]T,
 		for _, r := range whole {
 			if i := slices.IndexFunc(before, func(b T) bool { return same(b, r) }); i >= 0 {
 				r = before[i]
+			} else if p := idOf(&r); *p == "" {
+				*p = id
 			}
 			after = append(after, r)
 		}
@@ -346,14 +348,13 @@ func list[T any](before, add []T, remove []string, replace *[]T, fresh func([]T,
 		return nil, err
 	}
 	for _, r := range more {
-		if !slices.ContainsFunc(after, func(b T) bool { return same(b, r) }) {
-			after = append(after, r)
+		if slices.ContainsFunc(after, func(b T) bool { return same(b, r) }) {
+			continue
 		}
-	}
-	for i := range after {
-		if p := idOf(&after[i]); *p == "" && !slices.ContainsFunc(before, func(b T) bool { return same(b, after[i]) }) {
+		if p := idOf(&r); *p == "" {
 			*p = id
 		}
+		after = append(after, r)
 	}
 	return after, nil
 }
