@@ -39,6 +39,10 @@ type factory struct {
 // run is the program: it returns the exit status.
 func run(args []string, io *streams) int {
 	f := &factory{io: io, registry: engines, signals: watchSignals, host: thisHost}
+	if len(args) > 1 && args[1] == completeWord {
+		f.complete(args[2:])
+		return exitOK
+	}
 	err := f.app().Run(f.arrange(args))
 	return f.finish(err)
 }
@@ -58,7 +62,7 @@ func (f *factory) app() *cli.App {
 		Commands: []*cli.Command{
 			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRmCommand(f, nil),
 			newPolicyCommand(f, nil), newAuditCommand(f, nil),
-			newConformanceCommand(f, nil), newSchemaCommand(f), newVersionCommand(f),
+			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),
 		},
 	}
 	app.Action = func(c *cli.Context) error {

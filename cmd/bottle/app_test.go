@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/doctor"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/fake"
 )
@@ -111,6 +112,8 @@ func TestExitStatusesFollowFromTheKindOfError(t *testing.T) {
 		exitLaunch:      {core.Errorf(core.KindLaunch, "x: %w", errdefs.ErrNotFound)},
 		exitLeftover:    {core.Errorf(core.KindLeftover, "x")},
 		exitConformance: {conformanceError{2}},
+		exitWarning:     {diagnosis{doctor.Warning}},
+		exitProblem:     {diagnosis{doctor.Problem}},
 		exitOther:       {errors.New("x")},
 		143:             {interrupt, &core.LaunchError{Err: &core.Error{Kind: core.KindInterrupted, Err: interrupt}}},
 		130:             {context.Canceled},

@@ -75,7 +75,7 @@ func (f *factory) cp(opts cpOptions) error {
 		return interruptedOr(sig.work, err)
 	}
 	defer func() { _ = rt.Close() }()
-	b, err := core.Open(sig.work, rt, opts.From.Bottle+opts.To.Bottle, nil)
+	b, err := core.OpenMatching(sig.work, rt, opts.From.Bottle+opts.To.Bottle, nil)
 	if err == nil {
 		if opts.To.Bottle != "" {
 			err = f.copyIn(sig.work, b, opts)

@@ -63,7 +63,7 @@ func (f *factory) exec(opts execOptions) error {
 		return interruptedOr(sig.work, err)
 	}
 	defer func() { _ = rt.Close() }()
-	b, err := core.Open(sig.work, rt, opts.Name, nil)
+	b, err := core.OpenMatching(sig.work, rt, opts.Name, nil)
 	if err != nil {
 		return interruptedOr(sig.work, err)
 	}

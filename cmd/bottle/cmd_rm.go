@@ -68,7 +68,7 @@ func (f *factory) rm(opts rmOptions) error {
 	defer done()
 	var errs *multierror.Error
 	for _, name := range opts.Names {
-		b, err := core.Open(sig.work, rt, name, observe)
+		b, err := core.OpenMatching(sig.work, rt, name, observe)
 		if err == nil {
 			err = b.Close(sig.work)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/doctor"
 	"github.com/bottle-run/bottle/core/manifest"
 )
 
@@ -28,6 +29,8 @@ const (
 	exitLeftover    = 119
 	exitConformance = 120
 	exitDenied      = 121
+	exitWarning     = 122
+	exitProblem     = 123
 	exitSignal      = 128 // plus the signal's number
 )
 
@@ -50,6 +53,8 @@ var exitMeanings = []struct {
 	{exitLeftover, "leftover", "Something could not be removed. The message names it."},
 	{exitConformance, "conformance", "A conformance test failed."},
 	{exitDenied, "denied", "The policy denies the request that was asked about."},
+	{exitWarning, "warning", "`bottle doctor` found something that works with less speed, comfort or protection than it could."},
+	{exitProblem, "problem", "`bottle doctor` found something that keeps bottle from working, or its walls from holding."},
 }
 
 var kindCodes = map[core.Kind]int{
@@ -62,6 +67,7 @@ var kindCodes = map[core.Kind]int{
 func exitCode(err error) (code int, kind string) {
 	var usage usageError
 	var failed conformanceError
+	var found diagnosis
 	var denied deniedError
 	var launch *core.LaunchError
 	var interrupted signalError
@@ -70,6 +76,10 @@ func exitCode(err error) (code int, kind string) {
 		return exitUsage, "usage"
 	case errors.As(err, &failed):
 		return exitConformance, "conformance"
+	case errors.As(err, &found) && found.worst == doctor.Problem:
+		return exitProblem, "problem"
+	case errors.As(err, &found):
+		return exitWarning, "warning"
 	case errors.As(err, &denied):
 		return exitDenied, "denied"
 	// What made a launch fail counts before what clearing up met.

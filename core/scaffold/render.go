@@ -115,14 +115,16 @@ func (p project) egress(b *strings.Builder) {
 		width = max(width, len(h.Name))
 	}
 	if len(hosts) == 0 {
-		line("      allow: []")
+		line("      allow: []  # or [github.com]: repositories and releases, where data can be sent, too")
 	} else {
 		line("      allow:")
 	}
 	for _, h := range hosts {
 		line("        - %-*s  # %s", width, h.Name, h.For)
 	}
-	line("        # - github.com         # repositories and releases: also where data can be sent")
+	if len(hosts) > 0 {
+		line("        # - github.com  # repositories and releases, where data can be sent, too")
+	}
 	if p.agent.Token == "" {
 		return
 	}
