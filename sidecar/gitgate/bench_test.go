@@ -177,7 +177,7 @@ func median(d []time.Duration) time.Duration {
 func BenchmarkAgainstGitDaemon(b *testing.B) {
 	w := newWorld(b)
 	w.large("large", 50_000, 200<<20)
-	const rounds = 5
+	const rounds = 7
 	b.Run("clone", func(b *testing.B) {
 		addr, gate := w.spawn(config.GitGate{Repositories: []config.GitRepository{{Name: "large", URL: w.urls["git"] + "/large.git"}}})
 		for b.Loop() {

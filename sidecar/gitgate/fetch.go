@@ -17,6 +17,8 @@ const (
 	maxAdvertised = 64 << 20
 	// maxAsked bounds one request of a client, in bytes.
 	maxAsked = 8 << 20
+	// maxLine bounds a line of either side that is passed on with something added, in bytes.
+	maxLine = 60_000
 )
 
 // fetcher serves one connection that fetches.
@@ -48,6 +50,9 @@ func (c *client) fetch(repo *repository, version int) error {
 			return upstreamFailed("the upstream speaks protocol version 2 without having been asked to")
 		}
 		return f.version2()
+	}
+	if x, ok := s.(*exchange); ok {
+		x.version = 0 // requests are to be read as what was advertised
 	}
 	return f.version0(first)
 }
@@ -149,8 +154,8 @@ func (f *fetcher) readCommand() (*asked, error) {
 			}
 			return nil, fmt.Errorf("reading a command: %w", err)
 		}
-		if total += len(p.Raw); total > maxAsked {
-			return nil, deny("malformed", "a command is longer than %d bytes", maxAsked)
+		if total += len(p.Raw); total > maxAsked || len(p.Data) > maxLine {
+			return nil, deny("malformed", "a command is too long")
 		}
 		text := p.Text()
 		switch {

@@ -74,6 +74,9 @@ func readAdvert(s session, p pktline.Packet) (*advert, error) {
 					a.refs[name] = id
 				}
 			}
+			if len(line) > maxLine/2 {
+				return bad()
+			}
 			a.lines = append(a.lines, line)
 		}
 		var err error
@@ -124,6 +127,7 @@ func (f *fetcher) version0(first pktline.Packet) error {
 	for _, c := range a.caps {
 		name, _, _ := strings.Cut(c, "=")
 		switch {
+		case name == "symref" && len(c) > 300, len(caps) > 80:
 		case slices.Contains(fetchCaps, c), name == "symref", name == "object-format":
 			caps = append(caps, c)
 		case f.repo.anyObject && slices.Contains([]string{"filter", "allow-tip-sha1-in-want", "allow-reachable-sha1-in-want"}, c):
@@ -167,8 +171,8 @@ func (f *fetcher) needs(caps []string) (packets []byte, deepens bool, err error)
 		if p.Kind == pktline.Flush {
 			break
 		}
-		if len(packets)+len(p.Raw) > maxAsked {
-			return nil, false, deny("malformed", "what is wanted is longer than %d bytes", maxAsked)
+		if len(packets)+len(p.Raw) > maxAsked || len(p.Data) > maxLine {
+			return nil, false, deny("malformed", "what is wanted is too long")
 		}
 		line := p.Text()
 		name, value, _ := strings.Cut(line, " ")

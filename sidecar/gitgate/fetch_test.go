@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/bottle-run/bottle/sidecar/config"
 )
 
 var protocols = []string{"https", "ssh", "git", "file"}
@@ -62,6 +64,13 @@ func TestCloneAndFetch(t *testing.T) {
 			})
 		}
 	}
+	// An upstream that knows only version 0.
+	old := w.repositories("repo", nil)[0]
+	old.URL = w.urls["https"] + "/old/repo.git"
+	behind := w.gate([]config.GitRepository{old}, nil)
+	whole := behind.clone("https", "--depth=1")
+	w.git(whole, "fetch", "-q", "--unshallow")
+	w.git(whole, "fsck", "--strict")
 	if log := g.records(); strings.Count(log, `"method":"fetch"`) < 60 || strings.Contains(log, `"decision":"deny"`) {
 		t.Errorf("the audit log: %s", log)
 	}

@@ -181,6 +181,11 @@ func (w *world) https() {
 			return
 		}
 		w.ran(r.Method + " " + r.URL.String())
+		if path, ok := strings.CutPrefix(r.URL.Path, "/old"); ok {
+			// A server that knows nothing of versions.
+			r.URL.Path = path
+			r.Header.Del("Git-Protocol")
+		}
 		h := &cgi.Handler{Path: backend, Dir: w.root, Stderr: io.Discard, Env: append(w.env(),
 			"GIT_PROJECT_ROOT="+w.root, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=robot", "GIT_PROTOCOL="+r.Header.Get("Git-Protocol"))}
 		h.ServeHTTP(rw, r)
