@@ -18,10 +18,14 @@ const (
 	maxLastLine  = 500      // characters
 )
 
-// lastWords are the last lines of a container's log, escaped. What cannot be read is none.
+// lastWords are the last lines of a container's log about itself, escaped; if there are
+// none, the last that it wrote at all. What cannot be read is none.
 func lastWords(ctx context.Context, rt runtime.Runtime, container string) []string {
-	out := &tailBuffer{max: maxLastWords}
-	_ = rt.Logs(ctx, container, runtime.LogOptions{Tail: maxLastLines, Stdout: out, Stderr: out})
+	out, own := &tailBuffer{max: maxLastWords}, &tailBuffer{max: maxLastWords}
+	_ = rt.Logs(ctx, container, runtime.LogOptions{Tail: 1000, Stdout: out, Stderr: own})
+	if lines := own.lines(); len(lines) > 0 {
+		return lines
+	}
 	return out.lines()
 }
 

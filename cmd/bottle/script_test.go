@@ -55,6 +55,7 @@ func TestScriptsWithoutAnEngine(t *testing.T) {
 type scriptEngine struct {
 	name, host string
 	rt         runtime.Runtime
+	began      time.Time
 }
 
 const baseImage = "localhost/bottle-e2e/base:1"
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 	e := openEngine(t)
 	before, err := e.rt.Inventory(t.Context())
 	check(t, err)
-	e.loadBase(t)
+	e.loadBase(t, nil)
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{Dir: "testdata/script/engine", Cmds: scriptCommands(e), RequireExplicitExec: true, Setup: e.setup})
 	})
@@ -78,7 +79,7 @@ func TestScripts(t *testing.T) {
 
 func openEngine(t *testing.T) *scriptEngine {
 	t.Helper()
-	e := &scriptEngine{name: os.Getenv("BOTTLE_TEST_ENGINE")}
+	e := &scriptEngine{name: os.Getenv("BOTTLE_TEST_ENGINE"), began: time.Now().Add(-time.Second)}
 	switch e.name {
 	case "":
 		if os.Getenv("BOTTLE_REQUIRE_ENGINES") != "" {
@@ -135,10 +136,11 @@ func (e *scriptEngine) setup(env *testscript.Env) error {
 	return nil
 }
 
-// loadBase puts an image on the engine that holds busybox and two users.
-func (e *scriptEngine) loadBase(t *testing.T) {
+// loadBase puts an image on the engine that holds busybox and two users, and the client
+// fetch if there is one.
+func (e *scriptEngine) loadBase(t *testing.T, fetch []byte) {
 	t.Helper()
-	image := busyboxImage(t)
+	image := busyboxImage(t, fetch)
 	ref, err := name.NewTag(baseImage)
 	check(t, err)
 	var archive bytes.Buffer
@@ -147,7 +149,7 @@ func (e *scriptEngine) loadBase(t *testing.T) {
 	check(t, err)
 }
 
-func busyboxImage(t *testing.T) v1.Image {
+func busyboxImage(t *testing.T, fetch []byte) v1.Image {
 	t.Helper()
 	program, err := os.ReadFile(lookPath(t, "busybox"))
 	check(t, err)
@@ -165,8 +167,11 @@ func busyboxImage(t *testing.T) v1.Image {
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "home/robot/", Mode: 0o755, Uid: 1000, Gid: 1000}, nil)
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
-	for _, applet := range strings.Fields("cat chmod echo env head id ls mkdir printenv rm sh sleep stat stty test touch true tr wc yes") {
+	for _, applet := range strings.Fields("cat chmod echo env find head id ls mkdir printenv rm sh sleep stat stty test touch true tr wc wget yes") {
 		add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}, nil)
+	}
+	if fetch != nil {
+		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/fetch", Mode: 0o755}, fetch)
 	}
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\nrobot:x:1000:1000::/home/robot:/bin/sh\n"))
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, []byte("root:x:0:\nrobot:x:1000:\n"))

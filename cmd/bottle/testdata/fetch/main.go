@@ -1,0 +1,75 @@
+// Command fetch asks for URLs the way an ordinary program does: with the proxy and the
+// roots that the environment names. It prints the status, selected headers and the body.
+//
+//	fetch [-X METHOD] [-H 'NAME: VALUE'] [-d BODY] [-every TIME] [-direct ADDRESS] URL
+//
+// Exit codes: 0 an answer came, 7 none.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+type headers []string
+
+func (h *headers) String() string     { return "" }
+func (h *headers) Set(s string) error { *h = append(*h, s); return nil }
+
+func main() {
+	method := flag.String("X", "GET", "method")
+	body := flag.String("d", "", "body")
+	direct := flag.String("direct", "", "HOST:PORT of a proxy to use instead of the environment's; none: no proxy")
+	every := flag.Duration("every", 0, "ask again and again")
+	var add headers
+	flag.Var(&add, "H", "header")
+	flag.Parse()
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSHandshakeTimeout, transport.ResponseHeaderTimeout = 10*time.Second, 20*time.Second
+	switch {
+	case *direct == "none":
+		transport.Proxy = nil
+	case *direct != "":
+		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: *direct})
+	}
+	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	for {
+		req, err := http.NewRequest(*method, flag.Arg(0), strings.NewReader(*body))
+		if err != nil {
+			fmt.Println("no request:", err)
+			os.Exit(2)
+		}
+		for _, h := range add {
+			name, value, _ := strings.Cut(h, ":")
+			req.Header.Add(name, strings.TrimSpace(value))
+		}
+		code := ask(client, req)
+		if *every == 0 {
+			os.Exit(code)
+		}
+		time.Sleep(*every)
+	}
+}
+
+func ask(client *http.Client, req *http.Request) int {
+	resp, err := client.Do(req)
+	if err != nil {
+		fmt.Println("no answer:", err)
+		return 7
+	}
+	defer resp.Body.Close()
+	fmt.Println("status", resp.StatusCode, resp.Header.Get("Content-Type"))
+	text, err := io.ReadAll(resp.Body)
+	fmt.Printf("%s\n", text)
+	if err != nil {
+		fmt.Println("cut off:", err)
+		return 7
+	}
+	return 0
+}
