@@ -135,7 +135,7 @@ type Answer struct {
 	State ledger.State `json:"state"`
 	// Message says what that means, and what to do next.
 	Message string `json:"message"`
-	// Permits are what would become possible, in words, while it is pending.
+	// Permits are what would become possible, in words, when it is made.
 	Permits []string `json:"permits,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 	// Applied is what was applied instead of what was proposed.
@@ -220,7 +220,7 @@ func (s *Service) tools() *mcp.Server {
 	mcp.AddTool(server, &mcp.Tool{Name: "get_proposal", Annotations: reads, Description: "What has become of a proposal, without waiting."},
 		func(_ context.Context, _ *mcp.CallToolRequest, in idInput) (*mcp.CallToolResult, Answer, error) {
 			p, err := s.ledger.Get(in.ID)
-			return nil, s.answer(p), err
+			return nil, answerOf(p), err
 		})
 	mcp.AddTool(server, &mcp.Tool{Name: "list_proposals", Annotations: reads, Description: "All proposals of this sandbox that are kept, oldest first."},
 		func(context.Context, *mcp.CallToolRequest, none) (*mcp.CallToolResult, listAnswer, error) {
@@ -262,27 +262,16 @@ func (s *Service) propose(c change.Change, reason string) (*mcp.CallToolResult, 
 		}
 		return nil, Answer{}, fmt.Errorf("refused: %w", err)
 	}
-	a := s.answer(p)
+	a := answerOf(p)
+	// This takes time, so it is told here alone.
+	now := s.ledger.Config().Policy
+	if after, err := c.Apply(now, "proposal:"+p.ID); err == nil {
+		a.Permits = texts(effect.Compare(now, after).Permits)
+	}
 	e := eventOf(p, "proposed", "agent")
 	e.Permits = a.Permits
 	s.record(audit.Ask, e, "")
 	return nil, a, nil
-}
-
-// answer is [answerOf] with what would become possible.
-func (s *Service) answer(p ledger.Proposal) Answer {
-	a := answerOf(p)
-	if p.State != ledger.Pending {
-		return a
-	}
-	now := s.ledger.Config().Policy
-	after, err := p.Change.Apply(now, "proposal:"+p.ID)
-	if err != nil {
-		a.Message += ". As the policy is by now it cannot be applied any more: " + err.Error()
-		return a
-	}
-	a.Permits = texts(effect.Compare(now, after).Permits)
-	return a
 }
 
 func texts(items []effect.Item) []string {
@@ -353,7 +342,7 @@ func (s *Service) wait(ctx context.Context, req *mcp.CallToolRequest, in waitInp
 		}()
 	}
 	p, err := s.ledger.Wait(ctx, in.ID)
-	return nil, s.answer(p), err
+	return nil, answerOf(p), err
 }
 
 func rules(list []hostEntry) []policy.Rule {

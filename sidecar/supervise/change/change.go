@@ -31,6 +31,13 @@ const (
 	MaxDockerfile = 64 << 10
 	// MaxEntries bounds a list of entries, patterns or edits.
 	MaxEntries = 100
+	// MaxWhole bounds a whole new list.
+	MaxWhole = 200
+	// MaxName bounds a host, a name or one member of a credential, in bytes.
+	MaxName = 512
+	// MaxPaths bounds the paths and methods of all routes of a change together, in bytes:
+	// whether routes overlap takes the product of their lengths to find out.
+	MaxPaths = 4096
 	// MaxReason bounds a reason, in bytes.
 	MaxReason = 2000
 )
@@ -127,24 +134,36 @@ func (c Change) check() error {
 	}
 	switch c.Kind {
 	case config.ProposeAllow:
-		n := len(c.Allow.Add) + len(c.Allow.Remove)
-		if c.Allow.Replace != nil && len(*c.Allow.Replace) > 10*MaxEntries {
-			return fmt.Errorf("an allowlist has at most %d entries here", 10*MaxEntries)
-		}
-		return whole(c.Allow.Replace != nil, n, "allowlist")
-	case config.ProposeRoutes:
-		n := len(c.Routes.Add) + len(c.Routes.Remove)
-		if c.Routes.Replace != nil && len(*c.Routes.Replace) > MaxEntries {
-			return fmt.Errorf("at most %d routes may be proposed at a time", MaxEntries)
-		}
-		for _, list := range [][]policy.Route{c.Routes.Add, deref(c.Routes.Replace)} {
-			for i, r := range list {
-				if len(r.Paths) > MaxEntries || len(r.Methods) > MaxEntries || len(r.Ports) > MaxEntries {
-					return &policy.FieldError{Path: fmt.Sprintf("[%d]", i), Err: fmt.Errorf("a route has at most %d ports, methods and paths here", MaxEntries)}
-				}
+		for _, r := range slices.Concat(c.Allow.Add, deref(c.Allow.Replace)) {
+			if err := short(len(r.Ports), r.ID, r.Host); err != nil {
+				return err
 			}
 		}
-		return whole(c.Routes.Replace != nil, n, "list of routes")
+		if len(deref(c.Allow.Replace)) > MaxWhole {
+			return fmt.Errorf("a whole new allowlist has at most %d entries", MaxWhole)
+		}
+		return whole(c.Allow.Replace != nil, len(c.Allow.Add)+len(c.Allow.Remove), "allowlist")
+	case config.ProposeRoutes:
+		bytes := 0
+		for _, r := range slices.Concat(c.Routes.Add, deref(c.Routes.Replace)) {
+			words := []string{r.ID, r.Host}
+			if cr := r.Credential; cr != nil {
+				words = append(words, cr.Secret, string(cr.Kind), cr.Header, cr.Scheme, cr.Username, cr.Parameter)
+			}
+			if err := short(len(r.Ports), words...); err != nil {
+				return err
+			}
+			for _, s := range slices.Concat(r.Paths, r.Methods) {
+				bytes += len(s) + 1
+			}
+		}
+		if bytes > MaxPaths {
+			return fmt.Errorf("the paths and methods of the routes have %d bytes together, and %d are allowed", bytes, MaxPaths)
+		}
+		if len(deref(c.Routes.Replace)) > MaxWhole {
+			return fmt.Errorf("a whole new list of routes has at most %d", MaxWhole)
+		}
+		return whole(c.Routes.Replace != nil, len(c.Routes.Add)+len(c.Routes.Remove), "list of routes")
 	case config.ProposeGitPush:
 		for _, p := range []*config.GitPush{c.GitPush.Add, c.GitPush.Remove, c.GitPush.Replace} {
 			if p != nil && len(p.Branches)+len(p.Tags)+len(p.Notes) > MaxEntries {
@@ -161,6 +180,19 @@ func (c Change) check() error {
 		return whole(c.GitPush.Replace != nil, n, "push rule")
 	}
 	return whole(c.Dockerfile.Content != "", len(c.Dockerfile.Edits), "Dockerfile")
+}
+
+// short refuses an entry that is too long to be looked at.
+func short(ports int, words ...string) error {
+	if ports > MaxEntries {
+		return fmt.Errorf("an entry has at most %d ports", MaxEntries)
+	}
+	for _, w := range words {
+		if len(w) > MaxName {
+			return fmt.Errorf("%.40q… has %d bytes, and %d are allowed", w, len(w), MaxName)
+		}
+	}
+	return nil
 }
 
 func deref[T any](p *[]T) []T {

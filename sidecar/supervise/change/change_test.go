@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/policy"
@@ -171,3 +172,40 @@ func FuzzChange(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatWouldTakeLongIsRefused(t *testing.T) {
+	long := strings.Repeat("*a", 3000)
+	for name, c := range map[string]Change{
+		"a path":       {Kind: config.ProposeRoutes, Routes: &Routes{Add: []policy.Route{{Host: "a.example", Paths: []string{"/" + long}}}}},
+		"a host":       {Kind: config.ProposeAllow, Allow: &Allow{Add: []policy.Rule{{Host: strings.Repeat("ü", 400)}}}},
+		"a username":   {Kind: config.ProposeRoutes, Routes: &Routes{Add: []policy.Route{{Host: "a.example", Credential: &policy.Credential{Username: long}}}}},
+		"ports":        {Kind: config.ProposeAllow, Allow: &Allow{Add: []policy.Rule{{Host: "a.example", Ports: make([]uint16, 200)}}}},
+		"a whole list": {Kind: config.ProposeAllow, Allow: &Allow{Replace: ptr(make([]policy.Rule, 201))}},
+	} {
+		if err := c.check(); err == nil {
+			t.Errorf("%s is not refused", name)
+		}
+	}
+	// The most that is allowed takes no time to speak of.
+	var routes []policy.Route
+	for i := range 100 {
+		r := policy.Route{Host: "a.example", Paths: []string{"/" + strings.Repeat("*a", 18)}}
+		if i%2 == 1 {
+			r.Credential = &policy.Credential{Secret: "T", Kind: policy.CredentialHeader}
+			r.Paths[0] = "/b" + r.Paths[0][2:] + "b"
+		}
+		routes = append(routes, r)
+	}
+	c := Change{Kind: config.ProposeRoutes, Routes: &Routes{Add: routes}}
+	if err := c.check(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	_, err := c.Apply(base(), "new")
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("%v, %v", took, err)
+	}
+	t.Logf("%v, %v", time.Since(begin), err)
+}
+
+func ptr[T any](v T) *T { return &v }

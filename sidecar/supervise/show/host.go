@@ -59,6 +59,9 @@ func NewHost(pattern string, known []string) Host {
 		warn("it is not plain ASCII: what it looks like is not what decides")
 	}
 	for label := range strings.SplitSeq(unicodeName, ".") {
+		if ascii(label) {
+			continue
+		}
 		if scripts := scriptsOf(label); mixed(scripts) {
 			warn("the label %s mixes the scripts %s", Line(label), strings.Join(scripts, " and "))
 		}
