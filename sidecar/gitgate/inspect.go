@@ -189,6 +189,9 @@ func (in *inspector) conclude() error {
 			continue // the upstream has it already
 		}
 		r, err := p.Open(i)
+		if errors.Is(err, pack.ErrRefused) {
+			return deny("pack", "%v", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -209,10 +212,10 @@ func (in *inspector) conclude() error {
 	}
 	slices.SortFunc(in.findings, func(a, b finding) int { return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.what, b.what)) })
 	places, err := in.places()
-	if err != nil {
+	if err != nil && !errors.Is(err, pack.ErrRefused) {
 		return err
 	}
-	return in.tell(places)
+	return in.tell(places) // without places if finding them is too much work
 }
 
 // tell puts findings into words.
@@ -351,6 +354,9 @@ func (in *inspector) where(f finding, places map[int]place) (string, error) {
 		return "tag " + short(f.object) + " itself" + suffix, nil
 	default:
 		at, ok := places[f.object]
+		if places == nil {
+			return fmt.Sprintf("%v %s%s", kind, short(f.object), suffix), nil
+		}
 		if !ok {
 			return fmt.Sprintf("%v %s, which no commit of the push has%s", kind, short(f.object), suffix), nil
 		}
@@ -366,6 +372,9 @@ func (in *inspector) where(f finding, places map[int]place) (string, error) {
 // chunk in which it was found, and that line by line.
 func (in *inspector) lineOf(f finding) (int, error) {
 	r, err := in.p.pack.Open(f.object)
+	if errors.Is(err, pack.ErrRefused) {
+		return 0, nil // too much work
+	}
 	if err != nil {
 		return 0, err
 	}

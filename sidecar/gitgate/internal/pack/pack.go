@@ -187,6 +187,8 @@ type Pack struct {
 	byID    []int32
 	work    int64 // what may still be inflated
 	inflate inflater
+	recent  map[int32][]byte // contents that were made again, to make others of
+	kept    int              // bytes in recent
 }
 
 // File is where a pack lies.
@@ -228,10 +230,26 @@ func (p *Pack) index() {
 	})
 }
 
-// Content returns an object, which has to be within [Limits.Whole].
+// Content returns an object, which has to be within [Limits.Whole], and which is not to be
+// changed. All that is asked for may take as much work as the pack itself.
 func (p *Pack) Content(i int) ([]byte, error) {
-	p.work = p.limits.Inflated
-	return p.rebuild(int32(i), nil)
+	return p.rebuild(int32(i), func(i int32) []byte { return p.recent[i] })
+}
+
+const (
+	// maxRecent and maxRecentObject bound what is kept of contents, in bytes.
+	maxRecent       = 16 << 20
+	maxRecentObject = 256 << 10
+)
+
+func (p *Pack) remember(i int32, content []byte) {
+	if len(content) > maxRecentObject || len(content) == 0 {
+		return
+	}
+	if p.kept += len(content); p.kept > maxRecent || p.recent == nil {
+		p.recent, p.kept = map[int32][]byte{}, len(content)
+	}
+	p.recent[i] = content
 }
 
 // Open returns a reader of an object. It is valid until the next call of a method.

@@ -439,6 +439,9 @@ func FuzzReceive(f *testing.F) {
 				for i := range p.Len() {
 					again, err := p.Content(i)
 					kind, text, _ := strings.Cut(s.all[i], " ")
+					if errors.Is(err, ErrRefused) {
+						break // all of them together are too much work
+					}
 					if err != nil || string(again) != text || kind != p.Type(i).String() || p.ID(i) != id(p.Type(i), text) {
 						t.Fatalf("object %d: %v", i, err)
 					}

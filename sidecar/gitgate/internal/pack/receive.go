@@ -53,6 +53,7 @@ func Receive(r io.Reader, file File, format Format, limits Limits, visit Visit) 
 		return nil, err
 	}
 	p.index()
+	p.work = limits.Inflated
 	return p, nil
 }
 

@@ -177,6 +177,7 @@ func (r *resolver) kept(i int32) []byte {
 func (p *Pack) rebuild(i int32, kept func(int32) []byte) ([]byte, error) {
 	var chain []int32
 	var content []byte
+	last := i
 	for {
 		e := &p.entries[i]
 		if kept != nil {
@@ -189,6 +190,9 @@ func (p *Pack) rebuild(i int32, kept func(int32) []byte) ([]byte, error) {
 			if content, err = p.stored(e); err != nil {
 				return nil, err
 			}
+			if i != last {
+				p.remember(i, content)
+			}
 			break
 		}
 		chain = append(chain, i)
@@ -199,6 +203,7 @@ func (p *Pack) rebuild(i int32, kept func(int32) []byte) ([]byte, error) {
 		if content, err = p.apply(&p.entries[i], content); err != nil {
 			return nil, err
 		}
+		p.remember(i, content)
 	}
 	return content, nil
 }
