@@ -64,7 +64,8 @@ func (h Host) escapes(engine string, programs []runtime.Component, local bool) [
 func (a advisory) finding(engine string, p runtime.Component, looked bool) Finding {
 	f := Finding{Severity: a.severity, Check: a.id, Engine: engine, Source: a.source}
 	fixed := strings.Join(a.fixed, ", ")
-	if isPackaged(p.Version) {
+	// An engine may not tell that it is a package's; its changelog does.
+	if looked || isPackaged(p.Version) {
 		// A package's number says little.
 		if f.Severity == Problem {
 			f.Severity = Warning
