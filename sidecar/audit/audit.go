@@ -86,6 +86,10 @@ type Log struct {
 // queue is how many records may wait for the writer.
 const queue = 1024
 
+// linger is how long the writer rests after it has written: what is recorded meanwhile is
+// written at once, and does not wake it for every line.
+const linger = 2 * time.Millisecond
+
 // New makes a log of a sidecar that serves an agent. Close ends it.
 func New(w io.Writer, sidecar, agent string) *Log {
 	l := &Log{sidecar: sidecar, agent: agent, records: make(chan Record, queue), closed: make(chan struct{})}
@@ -102,6 +106,7 @@ func (l *Log) run(w io.Writer) {
 		err := enc.Encode(r)
 		if len(l.records) == 0 && err == nil {
 			err = buf.Flush()
+			time.Sleep(linger)
 		}
 		if err != nil && l.err == nil {
 			l.err = err

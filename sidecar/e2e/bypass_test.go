@@ -102,6 +102,11 @@ func TestBypass(t *testing.T) {
 		{"no Host header", "allowed.test", "", "GET / HTTP/1.1\r\nX: 1\r\n\r\n", "malformed"},
 		{"a request to the proxy itself", "", "", "GET / HTTP/1.1\r\nHost: allowed.test\r\n\r\n", "not-a-proxy-request"},
 
+		{"a trailing dot", "evil.test.", "evil.test", "GET / HTTP/1.1\r\nHost: evil.test.:" + P + "\r\n\r\n", "default-deny"},
+		{"another case", "EVIL.Test", "evil.test", "GET / HTTP/1.1\r\nHost: eVIL.test:" + P + "\r\n\r\n", "default-deny"},
+		{"two trailing dots", "", "", "CONNECT allowed.test..:443 HTTP/1.1\r\nHost: allowed.test..:443\r\n\r\n", "malformed"},
+		{"an allowed name below one that is not", "", "", "GET http://allowed.test.evil.test/ HTTP/1.1\r\nHost: allowed.test.evil.test\r\n\r\n", "default-deny"},
+		{"punycode of a name that is not allowed", "", "", "GET http://xn--allowd-dva.test/ HTTP/1.1\r\nHost: xn--allowd-dva.test\r\n\r\n", "default-deny"},
 		{"userinfo in CONNECT", "", "", "CONNECT allowed.test@evil.test:443 HTTP/1.1\r\nHost: allowed.test@evil.test:443\r\n\r\n", "malformed"},
 		{"userinfo in a URL", "", "", "GET http://allowed.test@evil.test/ HTTP/1.1\r\nHost: allowed.test@evil.test\r\n\r\n", "malformed"},
 		{"punycode that is none", "", "", "GET http://xn--allowed-.test/ HTTP/1.1\r\nHost: xn--allowed-.test\r\n\r\n", "malformed"},
@@ -216,6 +221,61 @@ func TestBypass(t *testing.T) {
 	for _, secret := range []string{canary, apiToken, hopToken, pat, b64, hex.EncodeToString([]byte(canary))} {
 		if strings.Contains(log, secret) {
 			t.Errorf("%s is in the audit log", secret)
+		}
+	}
+}
+
+// TestCoalescing: a client of HTTP/2 that takes the certificate for several hosts' sends
+// requests to all of them on one connection, and a hostile one whatever it likes.
+func TestCoalescing(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(true)
+	url := "https://allowed.test:" + w.https + "/"
+	if resp, _ := do(t, c, request(t, "GET", url, nil)); resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+		t.Fatalf("%s %s", resp.Proto, resp.Status)
+	}
+	w.arrived()
+	for _, host := range []string{"plain.test:" + w.https, "evil.test", "evil.test:" + w.https, "allowed.test", "allowed.test:" + w.http, "[::1]:" + w.https} {
+		req := request(t, "GET", url, nil)
+		req.Host = host // :authority
+		resp, body := do(t, c, req)
+		teaches(t, resp, body, "host-mismatch")
+		if resp.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("%s: %s", host, resp.Status)
+		}
+	}
+	if got := w.arrived(); len(got) > 0 {
+		t.Errorf("arrived: %+v", got)
+	}
+	// The connection is good for what it is for.
+	if resp, _ := do(t, c, request(t, "GET", url, nil)); resp.StatusCode != http.StatusOK {
+		t.Errorf("afterwards: %s", resp.Status)
+	}
+}
+
+// TestRedirectsAreTheClients: a redirect to where the agent may not go is passed on, not
+// followed, and the client that follows it is denied.
+func TestRedirectsAreTheClients(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct{ to, rule string }{
+		{"https://internal.test:" + w.https + "/", "ssrf"}, {"https://meta.test:" + w.https + "/latest/meta-data/", "ssrf"},
+		{"https://127.0.0.2:" + w.https + "/", "ssrf"}, {"http://169.254.169.254/latest/meta-data/", "default-deny"}, {"https://evil.test/", "default-deny"},
+	} {
+		w.handle["/away"] = func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, c.to, http.StatusFound) }
+		for _, http2 := range []bool{false, true} {
+			client := w.client(http2)
+			resp, _ := do(t, client, request(t, "GET", "https://allowed.test:"+w.https+"/away", nil))
+			if resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != c.to {
+				t.Errorf("%s: %s, %s", c.to, resp.Status, resp.Header.Get("Location"))
+			}
+			client.CheckRedirect = nil
+			resp, body := do(t, client, request(t, "GET", "https://allowed.test:"+w.https+"/away", nil))
+			teaches(t, resp, body, c.rule)
+			for _, s := range w.arrived() {
+				if s.target != "/away" {
+					t.Errorf("%s: arrived %+v", c.to, s)
+				}
+			}
 		}
 	}
 }

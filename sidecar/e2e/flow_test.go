@@ -4,15 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +151,60 @@ func TestEchoesAreMasked(t *testing.T) {
 		teaches(t, resp, body, "response-encoding")
 		if resp.StatusCode != http.StatusBadGateway {
 			t.Errorf("an encoding that cannot be masked: %s", resp.Status)
+		}
+	}
+}
+
+// TestEncodedEchoesAreMasked: a service may send a credential back in another form.
+func TestEncodedEchoesAreMasked(t *testing.T) {
+	w := newWorld(t)
+	quoted, err := json.Marshal(apiToken)
+	must(t, err)
+	var percent strings.Builder
+	for _, b := range []byte(apiToken) {
+		fmt.Fprintf(&percent, "%%%02X", b)
+	}
+	forms := map[string]string{
+		"plain": apiToken, "json": string(quoted[1 : len(quoted)-1]), "query": url.QueryEscape(apiToken), "path": url.PathEscape(apiToken), "percent": percent.String(), "lower percent": strings.ToLower(percent.String()),
+		"hex": hex.EncodeToString([]byte(apiToken)), "HEX": strings.ToUpper(hex.EncodeToString([]byte(apiToken))),
+	}
+	for i := range 3 {
+		in := []byte(strings.Repeat("x", i) + apiToken + "yy")
+		// What depends on the value alone is masked: not the characters at its two ends.
+		forms[fmt.Sprint("base64 ", i)] = base64.StdEncoding.EncodeToString(in)[(i*8+5)/6 : (i+len(apiToken))*8/6]
+		forms[fmt.Sprint("base64url ", i)] = base64.URLEncoding.EncodeToString(in)[(i*8+5)/6 : (i+len(apiToken))*8/6]
+	}
+	compress := map[string]func(io.Writer) io.WriteCloser{
+		"gzip": func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, "deflate": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
+	}
+	w.handle["/public/form"] = func(rw http.ResponseWriter, r *http.Request) {
+		form := forms[r.FormValue("form")]
+		rw.Header().Set("X-Echo", "<"+form+">")
+		rw.Header().Set("Set-Cookie", "a="+form+";")
+		var out io.Writer = rw
+		if encoding := r.FormValue("encoding"); encoding != "" {
+			rw.Header().Set("Content-Encoding", encoding)
+			zw := compress[encoding](rw)
+			defer zw.Close()
+			out = zw
+		} else {
+			rw.Header().Set("Content-Length", fmt.Sprint(2*len(form)+3))
+		}
+		io.WriteString(out, "<"+form+"|"+form[:5])
+		if r.FormValue("encoding") == "" {
+			rw.(http.Flusher).Flush()
+		}
+		io.WriteString(out, form[5:]+">")
+	}
+	for _, http2 := range []bool{false, true} {
+		c := w.client(http2)
+		for name, form := range forms {
+			for _, encoding := range []string{"", "gzip", "deflate"} {
+				resp, body := do(t, c, request(t, "GET", "https://api.test:"+w.https+"/public/form?"+url.Values{"form": {name}, "encoding": {encoding}}.Encode(), nil))
+				if all := body + fmt.Sprint(resp.Header); resp.StatusCode != http.StatusOK || strings.Contains(all, form) || strings.Count(body, "*") < 2*(len(form)-4) || !strings.HasPrefix(body, "<") || !strings.HasSuffix(body, ">") {
+					t.Errorf("%s %s (HTTP/2 %v): %s %s", name, encoding, http2, resp.Status, all)
+				}
+			}
 		}
 	}
 }

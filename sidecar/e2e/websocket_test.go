@@ -164,4 +164,25 @@ func TestSlowClientsAndIdleOnes(t *testing.T) {
 			}
 		}
 	}
+	// A WebSocket may live for longer than the limit, too, while something moves.
+	w.handle["/ws"] = echoFrames
+	tc := w.tls(w.tunnel(w.egress, "allowed.test:"+w.https, ""), "allowed.test", "http/1.1")
+	fmt.Fprintf(tc, "GET /ws HTTP/1.1\r\nHost: allowed.test:%s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n", w.https)
+	br := bufio.NewReader(tc)
+	resp, err := http.ReadResponse(br, nil)
+	must(t, err)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%s", resp.Status)
+	}
+	for i := range 10 {
+		tc.Write(frame("hello"))
+		got := make([]byte, 7)
+		if _, err := io.ReadFull(br, got); err != nil || string(got[2:]) != "hello" {
+			t.Fatalf("frame %d: %q, %v", i, got, err)
+		}
+		time.Sleep(60 * time.Millisecond)
+	}
+	if _, err := br.ReadByte(); err == nil {
+		t.Error("a WebSocket on which nothing moves is kept")
+	}
 }

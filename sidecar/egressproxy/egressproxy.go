@@ -14,8 +14,10 @@
 package egressproxy
 
 import (
+	"bufio"
 	"compress/flate"
 	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
@@ -240,7 +242,7 @@ func readable(resp *http.Response) error {
 	case "gzip", "x-gzip":
 		open = func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
 	case "deflate":
-		open = func(r io.Reader) (io.Reader, error) { return flate.NewReader(r), nil }
+		open = inflate
 	default:
 		return &encodingError{encoding}
 	}
@@ -249,6 +251,16 @@ func readable(resp *http.Response) error {
 	resp.ContentLength = -1
 	resp.Body = &lazy{open: open, src: resp.Body}
 	return nil
+}
+
+// inflate reads what is called deflate: zlib, as the standard says, or the bare thing, as
+// some servers mean it.
+func inflate(r io.Reader) (io.Reader, error) {
+	br := bufio.NewReader(r)
+	if head, err := br.Peek(2); err == nil && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
+		return zlib.NewReader(br)
+	}
+	return flate.NewReader(br), nil
 }
 
 // lazy opens a decompressor at the first read: until then the answer's head can go on.

@@ -123,20 +123,28 @@ func removeHop(h http.Header) {
 	}
 }
 
-// watch ends something when nothing moves.
+// watch ends something when nothing moves, unless it was stopped.
 type watch struct {
 	idle  time.Duration
 	last  atomic.Int64 // nanoseconds since start
 	start time.Time
 	fired atomic.Bool
-	timer *time.Timer
+
+	mu      sync.Mutex // held while something is ended
+	timer   *time.Timer
+	stopped bool
 }
 
 func newWatch(idle time.Duration, end func()) *watch {
 	w := &watch{idle: idle, start: time.Now()}
-	ready := make(chan struct{})
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(idle, func() {
-		<-ready
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.stopped {
+			return
+		}
 		if quiet := time.Since(w.start) - time.Duration(w.last.Load()); quiet < idle {
 			w.timer.Reset(idle - quiet)
 			return
@@ -144,8 +152,15 @@ func newWatch(idle time.Duration, end func()) *watch {
 		w.fired.Store(true)
 		end()
 	})
-	close(ready)
 	return w
+}
+
+// stop has nothing ended from now on: when it returns, what would be ended may be gone.
+func (w *watch) stop() {
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
 }
 
 func (w *watch) moved() { w.last.Store(int64(time.Since(w.start))) }
@@ -184,7 +199,7 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *Request, out *http.Request
 		_ = rc.SetReadDeadline(past)
 		_ = rc.SetWriteDeadline(past)
 	})
-	defer watch.timer.Stop()
+	defer watch.stop()
 	var sent atomic.Int64
 	if out.Body != nil && out.Body != http.NoBody {
 		body := &watched{ReadCloser: out.Body, watch: watch, count: &sent}

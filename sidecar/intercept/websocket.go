@@ -37,14 +37,16 @@ func (f *Forwarder) switchProtocols(w http.ResponseWriter, r *Request, resp *htt
 		res.Err = fmt.Errorf("answering the client: %w", err)
 		return res
 	}
-	// The watch's deadlines are of the connection before it was taken over.
+	// The watch is of the request, which is over: it would end the connection although
+	// something moves.
+	watch.stop()
 	end := sync.OnceFunc(func() {
 		client.Close()
 		upstream.Close()
 	})
 	defer end()
 	idle := newWatch(f.Idle, end)
-	defer idle.timer.Stop()
+	defer idle.stop()
 	defer func() {
 		if idle.fired.Load() {
 			watch.fired.Store(true)

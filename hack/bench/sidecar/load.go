@@ -83,8 +83,9 @@ func (c *conn) exchange(raw string) (int64, error) {
 
 // requested is what came of a load.
 type requested struct {
-	rate float64 // per second
-	p50  float64 // µs
+	count float64
+	rate  float64 // per second
+	p50   float64 // µs
 }
 
 // requests sends small requests over so many connections for a while. They are open
@@ -128,7 +129,7 @@ func (r *route) requests(connections int, span time.Duration) (requested, error)
 		}
 		all = append(all, took[i]...)
 	}
-	return requested{float64(len(all)) / elapsed.Seconds(), float64(percentile(all, 0.5).Nanoseconds()) / 1000}, nil
+	return requested{float64(len(all)), float64(len(all)) / elapsed.Seconds(), float64(percentile(all, 0.5).Nanoseconds()) / 1000}, nil
 }
 
 // download loads one body and returns the rate in MiB per second.

@@ -43,7 +43,7 @@ type bench struct {
 	origin, routed, mitm, egress       string
 	originRoots, mitmRoots, agentRoots *x509.CertPool
 	started                            []*process
-	sidecars                           []*process
+	sidecars, mitmdump                 []*process
 }
 
 func newBench(program, mitmdump string) (b *bench, err error) {
@@ -167,6 +167,7 @@ func (b *bench) startMitm(program string) error {
 	if err != nil {
 		return err
 	}
+	b.mitmdump = append(b.mitmdump, p)
 	go io.Copy(os.Stderr, said)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
