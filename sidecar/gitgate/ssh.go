@@ -133,13 +133,13 @@ func (u *sshUpstream) open(ctx context.Context, service string, version int) (se
 		return nil, &upstreamError{err}
 	}
 	// The handshake knows no context.
-	stop := context.AfterFunc(dctx, func() { conn.Close() })
+	stop := context.AfterFunc(dctx, func() { _ = conn.Close() })
 	sc, channels, requests, err := ssh.NewClientConn(conn, address, u.config)
 	if !stop() && err == nil {
 		err = dctx.Err()
 	}
 	if err != nil {
-		conn.Close()
+		_ = conn.Close()
 		var ke *knownhosts.KeyError
 		if errors.As(err, &ke) {
 			return nil, upstreamFailed("the ssh server %s does not present a key that known_hosts has: either the operator has to correct known_hosts, or somebody is in between", u.url.Host)

@@ -157,7 +157,7 @@ func (u *gitUpstream) open(ctx context.Context, service string, version int) (se
 	if version != 0 {
 		request += fmt.Sprintf("\x00version=%d\x00", version)
 	}
-	p := newPipe(ctx, conn, conn, func() { conn.Close() })
+	p := newPipe(ctx, conn, conn, func() { _ = conn.Close() })
 	if _, err := conn.Write(pktline.AppendString(nil, request)); err != nil {
 		p.close()
 		return nil, upstreamFailed("sending to the upstream: %w", err)
