@@ -20,6 +20,7 @@ import (
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
 	"github.com/bottle-run/bottle/sidecar/supervise/ledger"
+	"github.com/bottle-run/bottle/sidecar/supervise/operator"
 )
 
 func propose(t *testing.T, w *world, host string) string {
@@ -132,7 +133,7 @@ func proxy(t *testing.T, from, to string) {
 func TestAStaleApprovalIsRefused(t *testing.T) {
 	w := start(t, t.TempDir(), conf())
 	id, other := propose(t, w, "b.example"), propose(t, w, "c.example")
-	v, _, _ := ask[View](w, "GET", "/proposals/"+id, nil)
+	v, _, _ := ask[operator.View](w, "GET", "/proposals/"+id, nil)
 	shown := ledger.Approval{Revision: v.Proposal.Revision, PolicyRevision: v.PolicyRevision, By: "op"}
 	post := func(path string, body any) (ledger.Begun, int, string) {
 		return ask[ledger.Begun](w, "POST", "/proposals/"+path, body)
@@ -141,7 +142,7 @@ func TestAStaleApprovalIsRefused(t *testing.T) {
 	if _, status, said := post(id+"/approve", shown); status != http.StatusPreconditionFailed || !strings.Contains(said, "policy") {
 		t.Errorf("the policy has changed: %d, %s", status, said)
 	}
-	v, _, _ = ask[View](w, "GET", "/proposals/"+id, nil)
+	v, _, _ = ask[operator.View](w, "GET", "/proposals/"+id, nil)
 	shown.PolicyRevision, shown.Revision = v.PolicyRevision, strings.Repeat("0", 64)
 	if _, status, said := post(id+"/approve", shown); status != http.StatusPreconditionFailed || !strings.Contains(said, "proposal") {
 		t.Errorf("another proposal: %d, %s", status, said)
@@ -164,7 +165,7 @@ func TestAStaleApprovalIsRefused(t *testing.T) {
 	if _, status, _ := post(id+"/approve", shown); status != http.StatusConflict {
 		t.Errorf("begun twice: %d", status)
 	}
-	if _, status, _ := ask[any](w, "POST", "/proposals/"+id+"/deny", Denial{Revision: shown.Revision, By: "op"}); status != http.StatusConflict {
+	if _, status, _ := ask[any](w, "POST", "/proposals/"+id+"/deny", operator.Denial{Revision: shown.Revision, By: "op"}); status != http.StatusConflict {
 		t.Errorf("denied while applied: %d", status)
 	}
 	if _, failed := call[Answer](t, w.client(nil), t.Context(), "withdraw_proposal", args{"id": id}); !strings.Contains(failed, "applying") {
@@ -175,22 +176,22 @@ func TestAStaleApprovalIsRefused(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("%d, %s", status, said)
 	}
-	if _, status, _ := ask[any](w, "POST", "/proposals/"+id+"/finish", Finish{Token: b.Token, By: "op"}); status != http.StatusPreconditionFailed {
+	if _, status, _ := ask[any](w, "POST", "/proposals/"+id+"/finish", operator.Finish{Token: b.Token, By: "op"}); status != http.StatusPreconditionFailed {
 		t.Errorf("finished by who was replaced: %d", status)
 	}
 	// It did not come into force: it waits again.
-	if p, status, said := ask[ledger.Proposal](w, "POST", "/proposals/"+id+"/finish", Finish{Token: c.Token, By: "op", Failed: "the firewall is gone"}); status != 200 || p.State != ledger.Pending {
+	if p, status, said := ask[ledger.Proposal](w, "POST", "/proposals/"+id+"/finish", operator.Finish{Token: c.Token, By: "op", Failed: "the firewall is gone"}); status != 200 || p.State != ledger.Pending {
 		t.Errorf("%d, %s", status, said)
 	}
 	w.approve(id, nil)
 	// The policy is put anew while something is being applied.
 	last := propose(t, w, "d.example")
-	v, _, _ = ask[View](w, "GET", "/proposals/"+last, nil)
+	v, _, _ = ask[operator.View](w, "GET", "/proposals/"+last, nil)
 	b, _, _ = post(last+"/approve", ledger.Approval{Revision: v.Proposal.Revision, PolicyRevision: v.PolicyRevision, By: "op"})
 	if err := w.s.ledger.Configure(conf()); err != nil {
 		t.Fatal(err)
 	}
-	if _, status, said := ask[any](w, "POST", "/proposals/"+last+"/finish", Finish{Token: b.Token, By: "op"}); status != http.StatusPreconditionFailed {
+	if _, status, said := ask[any](w, "POST", "/proposals/"+last+"/finish", operator.Finish{Token: b.Token, By: "op"}); status != http.StatusPreconditionFailed {
 		t.Errorf("%d, %s", status, said)
 	}
 	if p, _ := w.s.ledger.Get(last); p.State != ledger.Pending {
@@ -304,7 +305,7 @@ func TestAHostileClientExhaustsNothing(t *testing.T) {
 		t.Errorf("%v", seen)
 	}
 	// The operator is not concerned.
-	if l, status, said := ask[List](w, "GET", "/proposals", nil); status != 200 || len(l.Proposals) != 3 {
+	if l, status, said := ask[operator.List](w, "GET", "/proposals", nil); status != 200 || len(l.Proposals) != 3 {
 		t.Errorf("%d, %s", status, said)
 	}
 	w.stop()
@@ -392,7 +393,7 @@ func TestManyAtOnce(t *testing.T) {
 					if _, twice := approved.LoadOrStore(p.ID, true); twice {
 						t.Errorf("%s was approved twice", p.ID)
 					}
-					if _, status, said := ask[any](w, "POST", "/proposals/"+p.ID+"/finish", Finish{Token: b.Token, By: "op"}); status != 200 {
+					if _, status, said := ask[any](w, "POST", "/proposals/"+p.ID+"/finish", operator.Finish{Token: b.Token, By: "op"}); status != 200 {
 						t.Error(said)
 					}
 				}
@@ -419,7 +420,7 @@ func TestWhatTheOperatorIsShownIsEscaped(t *testing.T) {
 			t.Errorf("%s: %q", path, said[i:])
 		}
 	}
-	v, _, _ := ask[View](w, "GET", "/proposals/p1", nil)
+	v, _, _ := ask[operator.View](w, "GET", "/proposals/p1", nil)
 	if v.Reason != `harmless\u{1b}[2K\r\u{2066}ok\u{200b}` || !strings.Contains(v.Diff, `\u{202e} evil \u{1b}[2J`) {
 		t.Errorf("%q\n%q", v.Reason, v.Diff)
 	}

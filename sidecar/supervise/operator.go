@@ -16,66 +16,10 @@ import (
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
 	"github.com/bottle-run/bottle/sidecar/supervise/effect"
 	"github.com/bottle-run/bottle/sidecar/supervise/ledger"
+	"github.com/bottle-run/bottle/sidecar/supervise/operator"
 	"github.com/bottle-run/bottle/sidecar/supervise/show"
 	"github.com/bottle-run/bottle/sidecar/supervise/textdiff"
 )
-
-// List is what the operator is shown of all proposals.
-type List struct {
-	// Sequence grows with every change of the list or the policy.
-	Sequence       uint64    `json:"sequence"`
-	Agent          string    `json:"agent"`
-	PolicyRevision string    `json:"policy_revision"`
-	Proposals      []Summary `json:"proposals"`
-}
-
-// Summary is a proposal in a list. Title and Reason are escaped and shortened.
-type Summary struct {
-	ID       string       `json:"id"`
-	State    ledger.State `json:"state"`
-	Kind     string       `json:"kind"`
-	Made     string       `json:"made"` // RFC 3339
-	Title    string       `json:"title"`
-	Reason   string       `json:"reason"`
-	Revision string       `json:"revision"`
-	By       string       `json:"by,omitempty"`
-}
-
-// View is what the operator is shown of one proposal, and decides by. All but Proposal is
-// escaped.
-type View struct {
-	Proposal ledger.Proposal `json:"proposal"`
-	// PolicyRevision and Proposal.Revision are what a decision is bound to.
-	PolicyRevision string `json:"policy_revision"`
-	Title          string `json:"title"`
-	Reason         string `json:"reason"`
-	// Effect is what changes, in words, Diff the same as a unified diff. They are of the
-	// change against the policy as it is now.
-	Effect effect.Effect `json:"effect"`
-	Diff   string        `json:"diff"`
-	// Conflict says why the change cannot be made to the policy as it is now.
-	Conflict string `json:"conflict,omitempty"`
-}
-
-// Denial is the operator's no.
-type Denial struct {
-	Revision string `json:"revision"`
-	By       string `json:"by"`
-	Reason   string `json:"reason"`
-}
-
-// Finish says how an approval that was begun ended.
-type Finish struct {
-	Token string `json:"token"`
-	By    string `json:"by"`
-	// Failed is why the policy is not in force. Empty: it is.
-	Failed string `json:"failed,omitempty"`
-}
-
-// Edit is a change that the operator would make in place of the proposed one.
-type Edit struct {
-	Change change.Change `json:"change"`
-}
 
 // Control adds what an operator may do to the mux of the control socket. Lock is held by
 // whoever replaces the files of the sidecar.
@@ -99,7 +43,7 @@ func (s *Service) Control(mux *http.ServeMux, lock sync.Locker) {
 	handle("GET /proposals", func(*http.Request) (any, error) { return s.List(), nil })
 	handle("GET /proposals/{id}", func(r *http.Request) (any, error) { return s.view(r.PathValue("id"), nil) })
 	handle("POST /proposals/{id}/preview", func(r *http.Request) (any, error) {
-		var e Edit
+		var e operator.Edit
 		if err := decode(r, &e); err != nil {
 			return nil, err
 		}
@@ -113,7 +57,7 @@ func (s *Service) Control(mux *http.ServeMux, lock sync.Locker) {
 		return s.begin(r.PathValue("id"), a)
 	})
 	handle("POST /proposals/{id}/finish", func(r *http.Request) (any, error) {
-		var f Finish
+		var f operator.Finish
 		if err := decode(r, &f); err != nil {
 			return nil, err
 		}
@@ -122,7 +66,7 @@ func (s *Service) Control(mux *http.ServeMux, lock sync.Locker) {
 		return s.finish(r.PathValue("id"), f)
 	})
 	handle("POST /proposals/{id}/deny", func(r *http.Request) (any, error) {
-		var d Denial
+		var d operator.Denial
 		if err := decode(r, &d); err != nil {
 			return nil, err
 		}
@@ -179,12 +123,12 @@ func encode(v any) []byte {
 }
 
 // List returns all proposals, oldest first.
-func (s *Service) List() List {
+func (s *Service) List() operator.List {
 	seq, _ := s.ledger.Sequence()
 	conf := s.ledger.Config()
-	l := List{Sequence: seq, Agent: conf.Agent, PolicyRevision: change.Revision(conf.Policy), Proposals: []Summary{}}
+	l := operator.List{Sequence: seq, Agent: conf.Agent, PolicyRevision: change.Revision(conf.Policy), Proposals: []operator.Summary{}}
 	for _, p := range s.ledger.List() {
-		sum := Summary{
+		sum := operator.Summary{
 			ID: p.ID, State: p.State, Kind: p.Change.Kind, Made: p.Made.Format("2006-01-02T15:04:05Z07:00"),
 			Title: title(p.Change), Reason: clip(show.Line(p.Reason), 200), Revision: p.Revision,
 		}
@@ -226,10 +170,10 @@ func (s *Service) watch(w http.ResponseWriter, r *http.Request) {
 }
 
 // view shows a proposal, or what another change in its place would do.
-func (s *Service) view(id string, edited *change.Change) (View, error) {
+func (s *Service) view(id string, edited *change.Change) (operator.View, error) {
 	p, err := s.ledger.Get(id)
 	if err != nil {
-		return View{}, err
+		return operator.View{}, err
 	}
 	now := s.ledger.Config().Policy
 	c := p.Change
@@ -239,14 +183,14 @@ func (s *Service) view(id string, edited *change.Change) (View, error) {
 	case p.Decision != nil && p.Decision.Edited != nil:
 		c = *p.Decision.Edited
 	}
-	v := View{
+	v := operator.View{
 		Proposal: p, PolicyRevision: change.Revision(now), Title: title(c), Reason: show.Block(p.Reason),
 		Effect: effect.Effect{Permits: []effect.Item{}, Revokes: []effect.Item{}},
 	}
 	after, err := c.Apply(now, "proposal:"+id)
 	if err != nil {
 		if edited != nil {
-			return View{}, err
+			return operator.View{}, err
 		}
 		if !p.State.Final() {
 			v.Conflict = show.Line(err.Error())
@@ -352,7 +296,7 @@ func (s *Service) begin(id string, a ledger.Approval) (ledger.Begun, error) {
 }
 
 // finish ends what begin began.
-func (s *Service) finish(id string, f Finish) (ledger.Proposal, error) {
+func (s *Service) finish(id string, f operator.Finish) (ledger.Proposal, error) {
 	if err := named(f.By); err != nil {
 		return ledger.Proposal{}, err
 	}
@@ -372,7 +316,7 @@ func (s *Service) finish(id string, f Finish) (ledger.Proposal, error) {
 	return p, nil
 }
 
-func (s *Service) deny(id string, d Denial) (ledger.Proposal, error) {
+func (s *Service) deny(id string, d operator.Denial) (ledger.Proposal, error) {
 	if err := named(d.By); err != nil {
 		return ledger.Proposal{}, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
 	"github.com/bottle-run/bottle/sidecar/supervise/ledger"
+	"github.com/bottle-run/bottle/sidecar/supervise/operator"
 )
 
 func conf() *config.Supervise {
@@ -175,7 +176,7 @@ func ask[T any](w *world, method, path string, body any) (out T, status int, sai
 
 func (w *world) approve(id string, edited *change.Change) {
 	w.t.Helper()
-	v, status, said := ask[View](w, "GET", "/proposals/"+id, nil)
+	v, status, said := ask[operator.View](w, "GET", "/proposals/"+id, nil)
 	if status != 200 {
 		w.t.Fatal(said)
 	}
@@ -185,7 +186,7 @@ func (w *world) approve(id string, edited *change.Change) {
 	if status != 200 {
 		w.t.Fatal(said)
 	}
-	if _, status, said := ask[ledger.Proposal](w, "POST", "/proposals/"+id+"/finish", Finish{Token: b.Token, By: "op"}); status != 200 {
+	if _, status, said := ask[ledger.Proposal](w, "POST", "/proposals/"+id+"/finish", operator.Finish{Token: b.Token, By: "op"}); status != 200 {
 		w.t.Fatal(said)
 	}
 }
@@ -236,14 +237,14 @@ func TestAnAgentAsksAndAHumanDecides(t *testing.T) {
 	}
 	// No, with a reason.
 	call[Answer](t, session, ctx, "propose_git_push", args{"repository": "app", "add": args{"branches": []string{"**"}}, "reason": "release"})
-	v, _, _ := ask[View](w, "GET", "/proposals/p2", nil)
+	v, _, _ := ask[operator.View](w, "GET", "/proposals/p2", nil)
 	if len(v.Effect.Permits) != 1 || !v.Effect.Permits[0].Wildcard || !strings.Contains(v.Diff, `+        "**"`) {
 		t.Errorf("%+v\n%s", v.Effect, v.Diff)
 	}
-	if _, status, said := ask[any](w, "POST", "/proposals/p2/deny", Denial{Revision: "other", By: "op"}); status != http.StatusPreconditionFailed {
+	if _, status, said := ask[any](w, "POST", "/proposals/p2/deny", operator.Denial{Revision: "other", By: "op"}); status != http.StatusPreconditionFailed {
 		t.Errorf("%d, %s", status, said)
 	}
-	if _, status, said := ask[any](w, "POST", "/proposals/p2/deny", Denial{Revision: v.Proposal.Revision, By: "op", Reason: "agent/ only"}); status != 200 {
+	if _, status, said := ask[any](w, "POST", "/proposals/p2/deny", operator.Denial{Revision: v.Proposal.Revision, By: "op", Reason: "agent/ only"}); status != 200 {
 		t.Errorf("%d, %s", status, said)
 	}
 	if got, _ := call[Answer](t, session, ctx, "wait_for_answer", args{"id": "p2"}); got.State != ledger.Denied || got.Reason != "agent/ only" {
@@ -256,7 +257,7 @@ func TestAnAgentAsksAndAHumanDecides(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	call[Answer](t, session, ctx, "propose_dockerfile", args{"edits": []args{{"old_text": "debian:13", "new_text": "evil:1"}}, "reason": "newer"})
-	if v, _, _ := ask[View](w, "GET", "/proposals/p4", nil); len(v.Effect.Permits) != 1 || !strings.Contains(fmt.Sprint(v.Effect.Permits[0].Warnings), "evil:1") || !strings.Contains(v.Diff, "-FROM debian:13\n+FROM evil:1\n") {
+	if v, _, _ := ask[operator.View](w, "GET", "/proposals/p4", nil); len(v.Effect.Permits) != 1 || !strings.Contains(fmt.Sprint(v.Effect.Permits[0].Warnings), "evil:1") || !strings.Contains(v.Diff, "-FROM debian:13\n+FROM evil:1\n") {
 		t.Errorf("%+v\n%s", v.Effect, v.Diff)
 	}
 	if got, failed := call[Answer](t, session, ctx, "withdraw_proposal", args{"id": "p4"}); failed != "" || got.State != ledger.Withdrawn {
