@@ -222,3 +222,50 @@ func TestProgressIsSafeToShow(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// keptDriver opens one engine again and again.
+type keptDriver struct{ driver }
+
+func (d keptDriver) Open(context.Context, runtime.Options) (runtime.Runtime, error) {
+	return kept{d.engine}, nil
+}
+
+type kept struct{ runtime.Runtime }
+
+func (kept) Close() error { return nil }
+
+func TestBottlesAreCompletedWithWhatTheyAre(t *testing.T) {
+	engine := fake.New()
+	engine.AddImage("img", runtime.ImageConfig{}, nil, nil)
+	engine.Handle("p", func(ctx context.Context, _ *fake.Process) int { <-ctx.Done(); return 0 })
+	for _, name := range []string{"one", "two"} {
+		_, err := engine.Run(t.Context(), runtime.ContainerSpec{Name: "bottle-" + name, Image: "img", Entrypoint: []string{"p"}, Labels: map[string]string{
+			core.LabelBottle: name, core.LabelAgent: "a\x1b\tb", core.LabelLaunch: name, core.LabelRole: core.RoleAgent,
+		}})
+		check(t, err)
+	}
+	for line, want := range map[string]string{
+		"rm ":                    "one\ta  b, running\ntwo\ta  b, running\n",
+		"rm one --runtime fake ": "two\ta  b, running\n",
+		"exec ":                  "one\ta  b, running\ntwo\ta  b, running\n",
+		"exec one ":              ":files\n",
+		"cp ":                    ":files\none:\ta  b, running\ntwo:\ta  b, running\n",
+		"cp one:/x":              ":files\n",
+		"--runtime nosuch rm ":   "",
+		"rm one two ":            "",
+		"completion ":            "bash\nfish\nzsh\n",
+		"completion bash ":       "",
+		"nosuch ":                "",
+		"run -- ":                ":files\n",
+	} {
+		var out bytes.Buffer
+		f := &factory{
+			io: &streams{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out}, signals: func() *signals { return signalsFrom(nil, func() {}) },
+			registry: func() *runtime.Registry { return runtime.NewRegistry(keptDriver{driver{engine}}) },
+		}
+		f.complete(strings.Split(line, " "))
+		if out.String() != want {
+			t.Errorf("%q: %q, want %q", line, out.String(), want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func (f *factory) complete(words []string) {
 		words = []string{""}
 	}
 	c := completer{factory: f, app: f.app()}
+	c.defaults()
 	c.walk(words[:len(words)-1])
 	c.candidates(words[len(words)-1])
 	slices.Sort(c.found)
@@ -53,6 +55,22 @@ type completer struct {
 	// foreign reports that what comes is another program's.
 	foreign bool
 	found   []string
+}
+
+// defaults gives the global flags the values that they have when they are not given.
+func (c *completer) defaults() {
+	for _, flag := range c.app.Flags {
+		s, ok := flag.(*cli.StringFlag)
+		if !ok || s.Destination == nil {
+			continue
+		}
+		*s.Destination = s.Value
+		for _, name := range s.EnvVars {
+			if value := os.Getenv(name); value != "" {
+				*s.Destination = value
+			}
+		}
+	}
 }
 
 func (c *completer) flags() []cli.Flag {
