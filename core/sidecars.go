@@ -91,6 +91,9 @@ func (l *launch) prepareSidecarImages(ctx context.Context) error {
 	for _, role := range builtIn {
 		l.sidecarImages[role] = got
 	}
+	if l.egress.foreign() {
+		l.sidecarImages[roleProbe] = got
+	}
 	return nil
 }
 

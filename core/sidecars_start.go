@@ -116,9 +116,6 @@ func (l *launch) configureEgressProxy(ctx context.Context) error {
 	})
 }
 
-// startForeignFirewall is not there yet.
-func (l *launch) startForeignFirewall(context.Context) error { return nil }
-
 // noProxy is what is reached without the proxy.
 const noProxy = "localhost,127.0.0.1,::1"
 
