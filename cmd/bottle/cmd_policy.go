@@ -188,7 +188,7 @@ func (f *factory) withBottle(name string, do func(*signals, *core.Bottle) error)
 		return interruptedOr(sig.work, err)
 	}
 	defer func() { _ = rt.Close() }()
-	b, err := core.Open(sig.work, rt, name, nil)
+	b, err := core.OpenMatching(sig.work, rt, name, nil)
 	if err == nil {
 		err = do(sig, b)
 	}
