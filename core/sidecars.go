@@ -92,7 +92,7 @@ func (l *launch) prepareSidecarImages(ctx context.Context) error {
 		l.sidecarImages[role] = got
 	}
 	if l.egress.foreign() {
-		l.sidecarImages[roleProbe] = got
+		l.sidecarImages[RoleProbe] = got
 	}
 	return nil
 }
