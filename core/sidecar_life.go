@@ -167,5 +167,22 @@ func (b *Bottle) WatchSidecars(ctx context.Context) (<-chan Death, error) {
 	return deaths, nil
 }
 
+// DeadSidecars are those that do not run, but for those that are known to be dead. What is
+// gone altogether is not among them.
+func (b *Bottle) DeadSidecars(ctx context.Context, known []Death) ([]Death, error) {
+	list, err := b.Sidecars(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var dead []Death
+	for _, s := range list {
+		if s.State != runtime.StateExited || slices.ContainsFunc(known, func(d Death) bool { return d.Role == s.Role }) {
+			continue
+		}
+		dead = append(dead, Death{Role: s.Role, Status: s.Exit, Log: lastWords(ctx, b.rt, s.Container)})
+	}
+	return dead, nil
+}
+
 // isSidecar reports whether a role is a sidecar's.
 func isSidecar(role string) bool { return role == RoleFirewall || role == RoleEgressProxy }

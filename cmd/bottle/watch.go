@@ -14,6 +14,7 @@ import (
 // when what the agent has written since does not stand in between.
 type watcher struct {
 	io   *streams
+	b    *core.Bottle
 	json bool
 	// raw reports that the terminal is in raw mode while the agent runs.
 	raw bool
@@ -29,7 +30,7 @@ type watcher struct {
 // reason not to run the agent: it fails closed by itself.
 func (f *factory) watch(ctx context.Context, b *core.Bottle, raw bool) *watcher {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watcher{io: f.io, json: f.globals.JSON, raw: raw, stop: cancel, done: make(chan struct{})}
+	w := &watcher{io: f.io, b: b, json: f.globals.JSON, raw: raw, stop: cancel, done: make(chan struct{})}
 	deaths, err := b.WatchSidecars(ctx)
 	if err != nil {
 		close(w.done)
@@ -50,10 +51,18 @@ func (f *factory) watch(ctx context.Context, b *core.Bottle, raw bool) *watcher 
 	return w
 }
 
-// end ends the watch, before the sidecars are removed, and says again who died.
-func (w *watcher) end() {
+// end ends the watch, before the sidecars are removed, and says again who died. One whose
+// death came so late that it was not told is told now; ctx bounds looking for it.
+func (w *watcher) end(ctx context.Context) {
 	w.stop()
 	<-w.done
+	late, err := w.b.DeadSidecars(ctx, w.deaths)
+	if err != nil {
+		late = nil // the engine is gone: what follows says so
+	}
+	for _, d := range late {
+		w.say(d.String(), d, false)
+	}
 	if w.json {
 		return // the first time is easy to find there
 	}
