@@ -142,6 +142,7 @@ func TestSlowClientsAndIdleOnes(t *testing.T) {
 	c := w.tunnel(w.egress, "allowed.test:"+w.https, "") // and no TLS after it
 	io.Copy(io.Discard, c)
 
+	w.handle["/ws"] = echoFrames
 	w.handle["/hang"] = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	w.handle["/slow"] = func(rw http.ResponseWriter, _ *http.Request) {
 		for range 10 { // longer than the limit, but it moves
@@ -165,7 +166,6 @@ func TestSlowClientsAndIdleOnes(t *testing.T) {
 		}
 	}
 	// A WebSocket may live for longer than the limit, too, while something moves.
-	w.handle["/ws"] = echoFrames
 	tc := w.tls(w.tunnel(w.egress, "allowed.test:"+w.https, ""), "allowed.test", "http/1.1")
 	fmt.Fprintf(tc, "GET /ws HTTP/1.1\r\nHost: allowed.test:%s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n", w.https)
 	br := bufio.NewReader(tc)
