@@ -43,11 +43,12 @@ type inspector struct {
 	findings []finding
 	more     int
 	modules  map[pack.ID]bool // what trees call .gitmodules
+	clean    map[named]bool   // entries of trees with which nothing is wrong: most are in many
 	buffers  sync.Pool
 }
 
 func newInspector(p *pusher) *inspector {
-	return &inspector{p: p, host: p.repo.url.Host, modules: map[pack.ID]bool{}, buffers: sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}}
+	return &inspector{p: p, host: p.repo.url.Host, modules: map[pack.ID]bool{}, clean: map[named]bool{}, buffers: sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}}
 }
 
 func (in *inspector) found(f finding) {
@@ -154,9 +155,14 @@ func (w *widened) next(b []byte) []byte {
 
 // tree looks at the names in a tree.
 func (in *inspector) tree(i int, tree []byte) error {
-	var names []byte
+	var names []string  // to be scanned
+	var checked []named // that are well formed, and of which only the name matters
 	err := in.p.has.format.WalkTree(tree, func(e pack.TreeEntry) error {
-		names = append(append(names, e.Name...), '\n')
+		n := named{e.Mode, e.Name}
+		if in.known(n) {
+			return nil
+		}
+		names = append(names, e.Name)
 		if err := pack.CheckEntry(e); err != nil {
 			in.found(finding{object: i, rule: "tree", what: strings.TrimPrefix(err.Error(), pack.ErrObject.Error()+": ")})
 			return nil
@@ -168,16 +174,45 @@ func (in *inspector) tree(i int, tree []byte) error {
 			in.mu.Lock()
 			in.modules[e.ID] = true
 			in.mu.Unlock()
+			return nil
 		}
+		checked = append(checked, n)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if f := in.p.st.scanner.Text(in.host, string(names)); f != nil {
+	if len(names) == 0 {
+		return nil
+	}
+	if f := in.p.st.scanner.Text(in.host, strings.Join(names, "\n")); f != nil {
 		in.found(finding{object: i, rule: f.Rule, what: "the name of a file holds " + describe(f)})
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, n := range checked {
+		if len(in.clean) < maxClean {
+			in.clean[n] = true
+		}
 	}
 	return nil
+}
+
+// named is an entry of a tree without what it is about.
+type named struct {
+	mode pack.Mode
+	name string
+}
+
+// maxClean is how many entries are remembered.
+const maxClean = 50_000
+
+// known reports whether nothing is wrong with an entry.
+func (in *inspector) known(n named) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.clean[n]
 }
 
 // conclude says what was found, if anything.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -223,6 +224,25 @@ func TestHiddenSecrets(t *testing.T) {
 		"an old commit's tag": {func(d string) { w.git(d, "tag", "-am", canary, "t", "HEAD~1") }, []string{"t"}, []string{"tag ", "canary"}},
 		"a note":              {func(d string) { w.git(d, "notes", "add", "-m", githubToken) }, []string{"refs/notes/commits"}, []string{"github-pat"}},
 		"a name":              {func(d string) { w.commit(d, "a/"+canary+"/b", "x", "m") }, nil, []string{"directory /a: the name of a file holds the secret canary"}},
+		"a name that other trees have": {func(d string) {
+			blob := w.gitIn(d, "x", "hash-object", "-w", "--stdin")
+			tree := w.gitIn(d, "100644 blob "+blob+"\tplain\n", "mktree")
+			for _, name := range []string{"plain", canary, "plain"} {
+				tree = w.gitIn(d, "040000 tree "+tree+"\t"+name+"\n", "mktree")
+			}
+			w.git(d, "reset", "-q", "--hard", w.git(d, "commit-tree", "-m", "m", "-p", "HEAD", tree))
+		}, nil, []string{"directory /plain: the name of a file holds the secret canary"}},
+		"a mode that git does not have": {func(d string) {
+			blob := w.gitIn(d, "x", "hash-object", "-w", "--stdin")
+			raw, err := hex.DecodeString(blob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tree := w.gitIn(d, "100644 same\x00"+string(raw), "hash-object", "-t", "tree", "-w", "--literally", "--stdin")
+			odd := w.gitIn(d, "104755 same\x00"+string(raw), "hash-object", "-t", "tree", "-w", "--literally", "--stdin")
+			one := w.git(d, "commit-tree", "-m", "one", "-p", "HEAD", tree)
+			w.git(d, "update-ref", "HEAD", w.git(d, "commit-tree", "-m", "two", "-p", one, odd))
+		}, nil, []string{"has the mode 104755, which git does not have"}},
 		"a link's target": {func(d string) {
 			if err := os.Symlink("/x/"+canary, filepath.Join(d, "link")); err != nil {
 				t.Fatal(err)
