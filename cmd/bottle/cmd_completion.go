@@ -2,7 +2,6 @@ package main
 
 import (
 	"embed"
-	"io"
 	"slices"
 	"strings"
 
@@ -35,7 +34,7 @@ func newCompletionCommand(f *factory) *cli.Command {
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(f.io.Stdout, string(script))
+			_, err = f.io.Stdout.Write(script)
 			return err
 		},
 	}

@@ -167,7 +167,7 @@ func TestWithoutRulesItIsTheEngine(t *testing.T) {
 	engine := fake.New()
 	engine.AddImage("img", runtime.ImageConfig{}, nil, map[string]string{"/f": "content"})
 	rt := faulty.New(engine, faulty.Plan{})
-	engine.Handle("p", func(ctx context.Context, p *fake.Process) int { <-ctx.Done(); return 0 })
+	engine.Handle("p", func(ctx context.Context, _ *fake.Process) int { <-ctx.Done(); return 0 })
 	c, err := rt.Run(t.Context(), runtime.ContainerSpec{Name: "c", Image: "img", Entrypoint: []string{"p"}})
 	if err != nil {
 		t.Fatal(err)
