@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/workspace"
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -103,7 +104,7 @@ func (p *placer) send(ctx context.Context, dir string, write func(*tar.Writer) e
 	written := make(chan error, 1)
 	go func() {
 		tw := tar.NewWriter(w)
-		err := write(tw)
+		err := graph.Guard(func() error { return write(tw) })
 		if err == nil {
 			err = tw.Close()
 		}
@@ -111,6 +112,8 @@ func (p *placer) send(ctx context.Context, dir string, write func(*tar.Writer) e
 		w.CloseWithError(err)
 		written <- err
 	}()
+	// If the engine's part panics, the writer is released all the same.
+	defer func() { _ = r.CloseWithError(errNotRead) }()
 	err := p.rt.CopyTo(ctx, p.container, dir, r)
 	// The writer is released if the engine has not read everything.
 	_ = r.CloseWithError(errNotRead)

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/core/ca"
+	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/core/trust"
 	"github.com/bottle-run/bottle/runtime"
@@ -165,7 +166,7 @@ func readStore(ctx context.Context, rt runtime.Runtime, container string, named 
 		errs := make([]error, len(names))
 		var reading sync.WaitGroup
 		for i, name := range names {
-			reading.Go(func() { errs[i] = read(name) })
+			reading.Go(func() { errs[i] = graph.Guard(func() error { return read(name) }) })
 		}
 		reading.Wait()
 		if err := errors.Join(errs...); err != nil {
@@ -184,14 +185,16 @@ func (l *launch) share(ctx context.Context, files map[string][]byte) error {
 	errs := make(chan error, len(files))
 	for name, content := range files {
 		go func() {
-			var said bytes.Buffer
-			status, err := l.rt.Exec(ctx, l.container.ID, runtime.ExecSpec{
-				Command: inside.Share(name), User: "0", WorkDir: "/", Stdin: bytes.NewReader(content), Stderr: &said,
+			errs <- graph.Guard(func() error {
+				var said bytes.Buffer
+				status, err := l.rt.Exec(ctx, l.container.ID, runtime.ExecSpec{
+					Command: inside.Share(name), User: "0", WorkDir: "/", Stdin: bytes.NewReader(content), Stderr: &said,
+				})
+				if err == nil && status.Code != 0 {
+					err = fmt.Errorf("%s could not be written: status %d: %s", name, status.Code, bytes.TrimSpace(said.Bytes()))
+				}
+				return err
 			})
-			if err == nil && status.Code != 0 {
-				err = fmt.Errorf("%s could not be written: status %d: %s", name, status.Code, bytes.TrimSpace(said.Bytes()))
-			}
-			errs <- err
 		}()
 	}
 	var all []error

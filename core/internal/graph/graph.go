@@ -136,14 +136,19 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// guarded runs f and makes a panic its error.
-func guarded(ctx context.Context, f func(context.Context) error) (err error) {
+// Guard runs f and makes a panic its error. A step that starts goroutines of its own
+// has to guard each: nobody else can.
+func Guard(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return f(ctx)
+	return f()
+}
+
+func guarded(ctx context.Context, f func(context.Context) error) error {
+	return Guard(func() error { return f(ctx) })
 }
 
 func ready(s Step, done map[string]bool) bool {
