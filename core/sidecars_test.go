@@ -29,6 +29,8 @@ type sidecars struct {
 	// refuse is what put says for a role; end makes its container end at once.
 	refuse map[string]string
 	end    map[string]bool
+	// begun is closed when a role's main process has said its words.
+	begun map[string]chan struct{}
 }
 
 func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
@@ -38,12 +40,14 @@ func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 		end := s.end[role]
 		s.mu.Unlock()
 		_, _ = fmt.Fprintf(p.Stderr, "{\"msg\":\"started\"}\x1b[31m\n")
+		close(s.begun[role])
 		if end {
 			return 3
 		}
 		<-ctx.Done()
 		return 0
 	}
+	<-s.begun[role]
 	doc, err := delivery.Decode(p.Stdin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +79,10 @@ func sealedBench(t *testing.T) (*bench, *sidecars) {
 	t.Helper()
 	b := newBench(t, nil)
 	b.env["TOKEN"], b.env["CANARY"] = "token-value-4711", "canary-value-4711"
-	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}}
+	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}, begun: map[string]chan struct{}{}}
+	for _, role := range []string{core.RoleFirewall, core.RoleEgressProxy} {
+		s.begun[role] = make(chan struct{})
+	}
 	b.Handle(sidecarimage.Program, s.program)
 	return b, s
 }
