@@ -15,6 +15,9 @@ type project struct {
 	hasToken bool
 }
 
+// placeholder is what an agent has in its key's place: it wants one to begin at all.
+const placeholder = "put-in-outside-of-the-bottle"
+
 func (p project) titles() string {
 	var titles []string
 	for _, l := range p.languages {
@@ -48,10 +51,19 @@ func (p project) manifest() []byte {
 		for _, kv := range p.agent.Env {
 			line("      %s: %q", kv[0], kv[1])
 		}
-		if p.hasToken {
+		switch {
+		case p.hasToken:
 			line("      # What the agent sends in place of its key: it is replaced on the way.")
-			line("      %s: %q", p.agent.Token, "none: it is put in outside of the bottle")
+			line("      %s: %s", p.agent.Token, placeholder)
+		case p.agent.Token != "":
+			line("      # With the route below, what the agent sends in place of its key:")
+			line("      # %s: %s", p.agent.Token, placeholder)
 		}
+		line("")
+	}
+	if len(p.agent.Env) == 0 && p.agent.Token != "" && !p.hasToken {
+		line("    # With the route below, what the agent sends in place of its key:")
+		line("    # env: {%s: %s}", p.agent.Token, placeholder)
 		line("")
 	}
 	line("    # Further variables, taken from your environment by name. Their values are in no image,")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,32 @@ func TestEveryCombinationIsAPlan(t *testing.T) {
 				}
 				builds(t, name, s.Files[1].Content)
 			}
+		}
+	}
+}
+
+// TestTheCommentsAboutAKeyCanBeTakenAway does what they say.
+func TestTheCommentsAboutAKeyCanBeTakenAway(t *testing.T) {
+	for _, agent := range scaffold.Agents() {
+		dir := t.TempDir()
+		s, err := scaffold.New(os.DirFS(dir), scaffold.Options{Agent: agent, LookupEnv: environment()})
+		check(t, err)
+		if s.Token == "" {
+			continue
+		}
+		text := regexp.MustCompile(`(?m)^( +)# ((routes:|  - id|    host|    credential|`+s.Token+`: |env: \{`+s.Token+`).*)$`).ReplaceAllString(string(s.Files[0].Content), "$1$2")
+		s.Files[0].Content = []byte(text)
+		check(t, s.Write(dir, false))
+		m, err := manifest.Load(filepath.Join(dir, scaffold.ManifestFile))
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", agent, err, text)
+		}
+		plan, _, err := core.NewPlan(m, core.Host{WorkDir: dir, HomeDir: dir, LookupEnv: environment(s.Token)}, core.Wishes{})
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", agent, err, text)
+		}
+		if len(m.Bottles["dev"].Egress.Routes) != 1 || plan.Env[s.Token] == "" {
+			t.Errorf("%s: %+v\n%s", agent, plan, text)
 		}
 	}
 }
