@@ -70,7 +70,7 @@ func proposals(method string, args int, verb string) func(*call) error {
 		client, ctx, cancel := c.ask()
 		defer cancel()
 		if verb == "watch" {
-			stop := func() {}
+			var stop context.CancelFunc
 			ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 		}

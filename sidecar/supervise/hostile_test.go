@@ -121,11 +121,11 @@ func proxy(t *testing.T, from, to string) {
 			}
 			b, err := net.Dial("tcp", to)
 			if err != nil {
-				a.Close()
+				_ = a.Close()
 				continue
 			}
-			go func() { _, _ = io.Copy(a, b); a.Close() }()
-			go func() { _, _ = io.Copy(b, a); b.Close() }()
+			go func() { _, _ = io.Copy(a, b); _ = a.Close() }()
+			go func() { _, _ = io.Copy(b, a); _ = b.Close() }()
 		}
 	}()
 }

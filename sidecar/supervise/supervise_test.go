@@ -112,7 +112,7 @@ func (w *world) client(progress func(*mcp.ProgressNotificationParams)) *mcp.Clie
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { session.Close() })
+	w.t.Cleanup(func() { _ = session.Close() })
 	return session
 }
 

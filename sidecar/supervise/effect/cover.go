@@ -101,9 +101,7 @@ func portIn(s string) uint16 {
 	if !strings.HasPrefix(s, "[") && strings.Count(s, ":") != 1 {
 		return 0
 	}
-	if strings.HasPrefix(s, "*.") {
-		s = s[2:]
-	}
+	s = strings.TrimPrefix(s, "*.")
 	if !strings.Contains(s, ":") || strings.HasSuffix(s, "]") {
 		return 0
 	}

@@ -87,7 +87,7 @@ func TestWhatBecomesPermitted(t *testing.T) {
 			}
 		}
 		check("permits", e.Permits, c.permits)
-		if c.revokes != nil && len(c.revokes) > 0 {
+		if len(c.revokes) > 0 {
 			check("revokes", e.Revokes, c.revokes)
 		} else if name != "push everywhere" && len(e.Revokes) > 0 {
 			t.Errorf("%s: revokes %+v", name, e.Revokes)
