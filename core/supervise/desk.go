@@ -111,13 +111,13 @@ func Watch(ctx context.Context, b Bottle, each func(operator.List)) error {
 	for {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
-			r.Close()
+			_ = r.Close() // it never fails
 			return fmt.Errorf("following the proposals of bottle %s: %w", b.BottleName(), <-ended)
 		}
 		var l operator.List
 		if err := json.Unmarshal(line, &l); err != nil {
-			r.CloseWithError(err)
-			<-ended
+			_ = r.CloseWithError(err) // it never fails
+			_ = <-ended               // which comes of it
 			return fmt.Errorf("following the proposals of bottle %s: %w", b.BottleName(), err)
 		}
 		each(l)

@@ -112,7 +112,7 @@ func proxy(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() })
+	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
 		for {
 			a, err := ln.Accept()
