@@ -117,7 +117,6 @@ func Watch(ctx context.Context, b Bottle, each func(operator.List)) error {
 		var l operator.List
 		if err := json.Unmarshal(line, &l); err != nil {
 			_ = r.CloseWithError(err) // it never fails
-			_ = <-ended               // which comes of it
 			return fmt.Errorf("following the proposals of bottle %s: %w", b.BottleName(), err)
 		}
 		each(l)
