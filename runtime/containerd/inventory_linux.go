@@ -79,7 +79,11 @@ func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	add("namespaces", namespaces...)
+	for _, n := range namespaces {
+		if n != e.namespace { // ours is made with the first object in it, and stays
+			add("namespaces", n)
+		}
+	}
 	networks, err := e.networks()
 	if err != nil {
 		return nil, err

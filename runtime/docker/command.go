@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -12,8 +13,10 @@ import (
 )
 
 // checkCommand looks for the command of a created container, as execvp(3) will:
-// NotFound if it is not there, PermissionDenied if it may not be executed.
-func (e *engine) checkCommand(ctx context.Context, id string) error {
+// NotFound if it is not there, PermissionDenied if it may not be executed. The files
+// are those of the container's specification: the daemon cannot see them in one whose
+// root is read-only before it is started.
+func (e *engine) checkCommand(ctx context.Context, id string, files []runtime.File) error {
 	res, err := e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return err
@@ -21,6 +24,13 @@ func (e *engine) checkCommand(ctx context.Context, id string) error {
 	c := res.Container
 	denied := false
 	for _, candidate := range commandCandidates(c.Path, c.Config.WorkingDir, c.Config.Env) {
+		if i := slices.IndexFunc(files, func(f runtime.File) bool { return path.Clean(f.Path) == path.Clean(candidate) }); i >= 0 {
+			if files[i].Mode&0o111 != 0 {
+				return nil
+			}
+			denied = true
+			continue
+		}
 		found, executable, err := e.statExecutable(ctx, id, candidate)
 		switch {
 		case err != nil:

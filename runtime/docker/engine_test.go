@@ -67,6 +67,24 @@ func TestNameRaceAmongConnections(t *testing.T) {
 	}
 }
 
+// TestTheCommandMayBeAFileOfAReadOnlyContainer runs what is in no image.
+func TestTheCommandMayBeAFileOfAReadOnlyContainer(t *testing.T) {
+	rt := testEngine(t)
+	spec := runtime.ContainerSpec{
+		Name: "dk-readonly-command", Image: testImage, ReadOnly: true, Entrypoint: []string{"/.new/program"},
+		Files: []runtime.File{{Path: "/.new/program", Content: []byte("#!/bin/busybox sh\nexec busybox sleep 60\n"), Mode: 0o755}},
+	}
+	c := run(t, rt, spec)
+	if c.State != runtime.StateRunning {
+		t.Errorf("it is %s", c.State)
+	}
+	must(t, rt.RemoveContainer(t.Context(), c.ID))
+	spec.Files[0].Mode = 0o644
+	if _, err := rt.Run(t.Context(), spec); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a file that may not be executed: %v", err)
+	}
+}
+
 func TestReadOnlyContainerTakesItsVolumeAlong(t *testing.T) {
 	rt := testEngine(t)
 	for _, autoRemove := range []bool{false, true} {

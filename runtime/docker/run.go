@@ -112,7 +112,7 @@ func (e *engine) prepareAndStart(ctx context.Context, id string, spec runtime.Co
 	}
 	if !spec.NoInit {
 		// The engine's init starts all right without the command, and fails later.
-		if err := e.checkCommand(ctx, id); err != nil {
+		if err := e.checkCommand(ctx, id, spec.Files); err != nil {
 			return err
 		}
 	}
