@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -387,4 +388,38 @@ func TestAWayOutIsNoWayToTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
+}
+
+// TestWhoeverJoinsKnowsWhoIsThere runs several containers at once: each knows, from its
+// first moment on, those that were there before.
+func TestWhoeverJoinsKnowsWhoIsThere(t *testing.T) {
+	e := testEngine(t)
+	network := createNetwork(t, e, runtime.NetworkSpec{Name: "ct-joiners", Internal: true})
+	spec := func(name string, aliases ...string) runtime.ContainerSpec {
+		return runtime.ContainerSpec{
+			Name: name, Image: testImage, Entrypoint: []string{"/bin/busybox", "sleep", "60"},
+			Networks: []runtime.NetworkAttachment{{Network: network.ID, Aliases: aliases}},
+		}
+	}
+	run(t, e, spec("ct-first", "firewall"))
+	for range 5 {
+		var joining sync.WaitGroup
+		for i := range 8 {
+			joining.Go(func() {
+				c, err := e.Run(t.Context(), spec(fmt.Sprintf("ct-joiner-%d", i)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				content, err := os.ReadFile(filepath.Join(e.containerDir(c.ID), hostsFile))
+				if err != nil || !strings.Contains(string(content), "firewall") {
+					t.Errorf("the hosts file of joiner %d is %q, %v", i, content, err)
+				}
+				if err := e.RemoveContainer(context.Background(), c.ID); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		joining.Wait()
+	}
 }

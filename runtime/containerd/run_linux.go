@@ -98,6 +98,16 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 			Network: ep.Network, Address: ep.Address, Aliases: spec.Networks[i].Aliases,
 		})
 	}
+	var program []byte
+	if !spec.NoInit {
+		if program, err = initProgram(goruntime.GOARCH); err != nil {
+			return none, err
+		}
+	}
+	// Before it is attached: that adds its peers to the hosts file.
+	if err := e.containerFiles(c.ID, spec, endpoints, program); err != nil {
+		return none, err
+	}
 	space, err := newNetspace()
 	if err != nil {
 		return none, err
@@ -109,15 +119,6 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 	go func() { attached <- e.attach(ctx, space.path(), endpoints) }()
 	joined := sync.OnceValue(func() error { return <-attached })
 	defer func() { _ = joined() }()
-	var program []byte
-	if !spec.NoInit {
-		if program, err = initProgram(goruntime.GOARCH); err != nil {
-			return none, err
-		}
-	}
-	if err := e.containerFiles(c.ID, spec, endpoints, program); err != nil {
-		return none, err
-	}
 	mounts, err := e.prepareSnapshot(ctx, c.ID, img, func() error { return e.unpack(ctx, source) })
 	if err != nil {
 		return none, err
