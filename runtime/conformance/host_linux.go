@@ -157,10 +157,26 @@ func hostRules() ([]string, error) {
 			continue // it has gone meanwhile
 		}
 		for _, r := range rules {
-			lines = append(lines, "rule "+where+": "+describeRule(r))
+			line := "rule " + where + ": " + describeRule(r)
+			// An engine may put its jump for all packets in again with each network; of two at
+			// once both stay, and the second changes nothing.
+			if !unconditional(r) || !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
 		}
 	}
 	return lines, nil
+}
+
+// unconditional reports whether a rule is about all packets.
+func unconditional(r *nftables.Rule) bool {
+	return !slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+		switch e.(type) {
+		case *expr.Counter, *expr.Verdict:
+			return false
+		}
+		return true
+	})
 }
 
 func describeRule(r *nftables.Rule) string {
