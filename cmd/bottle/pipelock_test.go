@@ -58,6 +58,11 @@ func TestPipelock(t *testing.T) {
 // buildPipelock compiles the stand-in, static.
 func buildPipelock(t *testing.T) []byte {
 	t.Helper()
+	if built := os.Getenv("BOTTLE_TEST_PIPELOCK"); built != "" {
+		program, err := os.ReadFile(built)
+		check(t, err)
+		return program
+	}
 	out := filepath.Join(t.TempDir(), "pipelock")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", out, "./testdata/pipelock")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
