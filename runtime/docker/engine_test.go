@@ -71,8 +71,8 @@ func TestNameRaceAmongConnections(t *testing.T) {
 func TestTheCommandMayBeAFileOfAReadOnlyContainer(t *testing.T) {
 	rt := testEngine(t)
 	spec := runtime.ContainerSpec{
-		Name: "dk-readonly-command", Image: testImage, ReadOnly: true, Entrypoint: []string{"/.new/program"},
-		Files: []runtime.File{{Path: "/.new/program", Content: []byte("#!/bin/busybox sh\nexec busybox sleep 60\n"), Mode: 0o755}},
+		Name: "dk-readonly-command", Image: testImage, ReadOnly: true, Entrypoint: []string{"/.bottle/program"},
+		Files: []runtime.File{{Path: "/.bottle/program", Content: []byte("#!/bin/busybox sh\nexec busybox sleep 60\n"), Mode: 0o755}},
 	}
 	c := run(t, rt, spec)
 	if c.State != runtime.StateRunning {
@@ -99,7 +99,7 @@ func TestReadOnlyContainerTakesItsVolumeAlong(t *testing.T) {
 		if want := "640 12 34\n755 0 0\n755 0 0\ntwo"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		for _, file := range []string{"/new", "/etc/deep/er/file", "/etc/deep/er/new", "/.bottle/new"} {
+		for _, file := range []string{"/new", "/etc/deep/er/file", "/etc/deep/er/new", "/.bottle-files/new"} {
 			if out, status := sh(t, rt, c.ID, "echo x > "+file); status == 0 {
 				t.Errorf("%s can be written to: %s", file, out)
 			}

@@ -24,7 +24,7 @@ import (
 
 // volumeDir is where a read-only container has the volume that its files and the
 // killer of its execs come from.
-const volumeDir = "/.bottle"
+const volumeDir = "/.bottle-files"
 
 // killerName is the program's name there, and in the root of other containers.
 const killerName = ".bottle-kill"
