@@ -298,9 +298,10 @@ func (c *conn) exchange(req *http.Request) (resp *http.Response, nothing bool, e
 			continue
 		}
 		c.head.N = math.MaxInt64
-		b := &body{ReadCloser: resp.Body, c: c, stop: stop, reuse: !resp.Close}
+		b := &body{ReadCloser: resp.Body, ctx: ctx, c: c, stop: stop, reuse: !resp.Close}
 		if resp.Body == http.NoBody || resp.ContentLength == 0 || req.Method == http.MethodHead {
 			b.end(true)
+			b.err = io.EOF
 		}
 		resp.Body = b
 		return resp, false, nil
@@ -319,26 +320,35 @@ func (c *conn) why(err error) error {
 // body is the body of an answer. At its end the connection is kept, if it may be.
 type body struct {
 	io.ReadCloser
+	ctx   context.Context
 	c     *conn
 	stop  func() bool
 	reuse bool
 	ended bool
+	err   error // of each read after the end
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.ended {
-		return 0, io.EOF
+		return 0, b.err
 	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.end(errors.Is(err, io.EOF))
+	if err == nil {
+		return n, nil
 	}
+	whole := errors.Is(err, io.EOF)
+	b.end(whole)
+	if !whole {
+		err = cause(b.ctx, err)
+	}
+	b.err = err
 	return n, err
 }
 
 // Close ends the body. A connection of which something is left to read is closed.
 func (b *body) Close() error {
 	b.end(false)
+	b.err = http.ErrBodyReadAfterClose
 	return nil
 }
 
