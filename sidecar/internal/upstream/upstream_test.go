@@ -155,6 +155,7 @@ func TestTheContextEndsARequest(t *testing.T) {
 	reason := errors.New("the reason")
 	for _, path := range []string{"/head", "/body"} {
 		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
 		if path == "/head" {
 			go func() {
 				<-begun
