@@ -53,7 +53,9 @@
 // steps remains: snapshots, content and leases in the namespace (the leases
 // carry [LabelBuilder]), and BuildKit's databases below Root. It is kept below
 // [Options.KeepBytes] and [Options.KeepFor]; [Builder.Prune] empties it. Removing
-// Root by hand would strand the leases: call [Builder.Purge].
+// Root by hand would strand the leases: call [Builder.Purge]. The other way round,
+// what of the cache containerd does not have any more (its data was removed, or leases
+// were, by hand) is noticed when the solver starts, and built again.
 //
 // One process at a time builds in a Root, which a lock file ensures; so one process
 // builds in a namespace, if each namespace has one Root. Sharing would corrupt the

@@ -30,7 +30,6 @@ func (b *Builder) Prune(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	defer done()
-	s.rest()
 	return s.prune(ctx, bkclient.PruneInfo{All: true})
 }
 

@@ -187,6 +187,9 @@ func (s *solver) newWorker(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the builder's records: %w", err)
 	}
+	if err := s.dropLost(ctx, records, manager); err != nil {
+		return errors.Join(err, records.Close())
+	}
 	run := containerdexecutor.New(containerdexecutor.ExecutorOptions{
 		Client:           s.client,
 		Root:             dir,
