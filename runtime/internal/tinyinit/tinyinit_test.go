@@ -3,7 +3,6 @@
 package tinyinit
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/internal/nolibc"
 )
 
 // program writes the init for this machine into a file.
@@ -47,33 +48,7 @@ func status(t *testing.T, err error) int {
 }
 
 func TestBinariesAreWhatTheSourceGives(t *testing.T) {
-	compilers := map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
-	built := t.TempDir()
-	if out, err := exec.Command("./src/build.sh", built).CombinedOutput(); err != nil {
-		t.Fatalf("build.sh: %v\n%s", err, out)
-	}
-	for arch, compiler := range compilers {
-		t.Run(arch, func(t *testing.T) {
-			version, err := exec.Command(compiler, "-dumpfullversion").Output()
-			if err != nil {
-				t.Skipf("%s is not here", compiler)
-			}
-			if !bytes.HasPrefix(version, []byte("12.2.")) {
-				t.Skipf("the committed program was built by gcc 12.2, this is %s", bytes.TrimSpace(version))
-			}
-			want, err := os.ReadFile(filepath.Join(built, "init-"+arch))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := Binary(arch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Error("the committed program is not what src/init.c gives: run go generate")
-			}
-		})
-	}
+	nolibc.TestRebuild(t, "src/init.c", "init")
 }
 
 func TestBinaryOfUnknownArchitectureIsNotImplemented(t *testing.T) {
