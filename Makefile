@@ -8,6 +8,8 @@ BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Empty for a build that shares what the tests have compiled.
 TRIMPATH ?= -trimpath
+SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/run hack/bench/sidecar/run hack/conformance \
+	hack/demo hack/engines hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
@@ -41,7 +43,7 @@ lint: ## golangci-lint at the pinned version, and shellcheck
 	$(GO) build -C hack/tools -o ../../$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(BIN)/golangci-lint run ./...
 	GOOS=darwin $(BIN)/golangci-lint run ./...
-	! command -v shellcheck >/dev/null || shellcheck hack/engines hack/test hack/demo hack/bench/run .ci/run
+	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 
 .PHONY: bench
 bench: build ## primitives against the engines' own command lines

@@ -10,19 +10,55 @@ import (
 	"time"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/faulty"
 )
 
 // TestWhateverGoesWrongAtAnyCallNothingIsLeft lets the k-th call of a launch go
 // wrong, for every k and in every way.
 func TestWhateverGoesWrongAtAnyCallNothingIsLeft(t *testing.T) {
+	everyCallGoesWrong(t, 12, func(t *testing.T) (*bench, launcher) {
+		b := wholeBench(t)
+		plan, secrets := b.plan(wholeText, core.Wishes{})
+		return b, func(ctx context.Context, rt runtime.Runtime) (*core.Bottle, error) {
+			return core.Launch(ctx, rt, plan, core.LaunchOptions{Secrets: secrets, Observer: b.observe})
+		}
+	})
+}
+
+// TestWhateverGoesWrongAtAnyCallOfASealedLaunchNothingIsLeft does the same with the
+// firewall and the egress proxy.
+func TestWhateverGoesWrongAtAnyCallOfASealedLaunchNothingIsLeft(t *testing.T) {
+	everyCallGoesWrong(t, 15, func(t *testing.T) (*bench, launcher) {
+		b, _ := sealedBench(t)
+		return b, func(ctx context.Context, rt runtime.Runtime) (*core.Bottle, error) {
+			b.rt = rt
+			return b.launchSealed(ctx, sealedText)
+		}
+	})
+}
+
+// launcher launches on an engine that has faults.
+type launcher func(context.Context, runtime.Runtime) (*core.Bottle, error)
+
+// everyCallGoesWrong has prepare make a bench and a launch for each call, and each way
+// in which it goes wrong. A launch has at least so many calls.
+func everyCallGoesWrong(t *testing.T, least int, prepare func(*testing.T) (*bench, launcher)) {
 	for _, way := range []string{"fail", "do, fail unavailable", "panic", "do, panic", "hang", "do, hang"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			for k := 1; goesWrong(t, k, way); k++ {
+			k := 1
+			for ; ; k++ {
+				b, launch := prepare(t)
+				if !goesWrong(t, b, launch, k, way) {
+					break
+				}
 				if k > 500 {
 					t.Fatal("the launch has no end")
 				}
+			}
+			if k < least {
+				t.Errorf("a launch is only %d calls", k-1)
 			}
 		})
 	}
@@ -30,11 +66,9 @@ func TestWhateverGoesWrongAtAnyCallNothingIsLeft(t *testing.T) {
 
 // goesWrong launches with a fault at the k-th call. It reports whether the launch
 // has a k-th call.
-func goesWrong(t *testing.T, k int, way string) bool {
+func goesWrong(t *testing.T, b *bench, launch launcher, k int, way string) bool {
 	t.Helper()
-	b := wholeBench(t)
 	rt := faulty.New(b.rt, faulty.MustParse(fmt.Sprintf("*@%d = %s", k, way)))
-	plan, secrets := b.plan(wholeText, core.Wishes{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	hangs := strings.HasSuffix(way, "hang")
@@ -44,11 +78,11 @@ func goesWrong(t *testing.T, k int, way string) bool {
 			time.AfterFunc(10*time.Millisecond, cancel)
 		}
 	})
-	bottle, err := core.Launch(ctx, rt, plan, core.LaunchOptions{Secrets: secrets, Observer: b.observe})
+	bottle, err := launch(ctx, rt)
 	rt.SetPlan(faulty.Plan{})
 	calls := rt.Calls()
 	if len(calls) < k {
-		if err != nil || k < 12 {
+		if err != nil {
 			t.Fatalf("%d calls, none of which went wrong, and yet: %v", len(calls), err)
 		}
 		must(t, bottle.Close(t.Context()))
@@ -66,8 +100,8 @@ func goesWrong(t *testing.T, k int, way string) bool {
 		b.empty()
 		return true
 	}
-	var launch *core.LaunchError
-	if !errors.As(err, &launch) || launch.Teardown != nil {
+	var failed *core.LaunchError
+	if !errors.As(err, &failed) || failed.Teardown != nil || strings.Contains(err.Error(), "4711") {
 		t.Errorf("%s: %v", name, err)
 	}
 	switch {

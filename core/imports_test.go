@@ -9,20 +9,21 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/bottle-run/bottle/internal/needs"
 )
 
 const module = "github.com/bottle-run/bottle/"
 
 // TestImportsPointOneWay holds the rules between the rooms: cmd → core → runtime;
 // engines know neither core nor each other; core knows no engine; sidecars know
-// neither core nor the runtime; only cmd/bottle knows which engines there are.
+// neither core nor the runtime; only cmd/bottle knows which engines there are; what
+// is in internal serves the tests of all and knows none.
 func TestImportsPointOneWay(t *testing.T) {
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("the go command is needed to list imports")
-	}
+	needs.Program(t, "go", "golang-go")
 	out, err := exec.Command("go", "list", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{range .Imports}} {{.}}{{end}}{{end}}`, module+"...").Output()
 	if err != nil {
-		t.Skipf("imports can only be listed in the source tree: %v", err)
+		needs.Missing(t, "imports can only be listed in the source tree: %v", err)
 	}
 	imports := map[string][]string{}
 	for line := range strings.Lines(string(out)) {
@@ -67,6 +68,10 @@ func forbidden(pkg, imported string, engines []string) string {
 		return "the fake engine is for tests"
 	case in(imported, "runtime/faulty"):
 		return "faults are for tests"
+	case in(imported, "internal") && !in(pkg, "internal"):
+		return "what all rooms share is for their tests"
+	case in(pkg, "internal") && !in(imported, "internal"):
+		return "what all rooms share knows none of them"
 	}
 	return ""
 }

@@ -355,7 +355,7 @@ func TestALaunchEndedAtAnyMomentLeavesNothing(t *testing.T) {
 func TestWhatCannotBeRemovedIsReportedBesideTheLaunchsOwnError(t *testing.T) {
 	b := wholeBench(t)
 	stuck := errors.New("device or resource busy")
-	b.SetFault(func(op, object string) error {
+	b.SetFault(func(op, _ string) error {
 		switch op {
 		case "CopyTo":
 			return errBoom

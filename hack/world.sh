@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # root and engines are set by who sources it
 # Sourced by the scripts that run the conformance suite, which set root and engines.
 
 # start_world starts the outside world in the engines' namespaces and waits until it

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/bottle-run/bottle/core/ca"
+	"github.com/bottle-run/bottle/internal/needs"
 	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/secrets"
 )
@@ -70,7 +71,7 @@ func resident(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		t.Skipf("no /proc here: %v", err)
+		needs.Missing(t, "resident memory is read from /proc: %v", err)
 	}
 	for line := range strings.Lines(string(status)) {
 		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {

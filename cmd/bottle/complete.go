@@ -61,13 +61,13 @@ type completer struct {
 func (c *completer) defaults() {
 	for _, flag := range c.app.Flags {
 		s, ok := flag.(*cli.StringFlag)
-		if !ok || s.Destination == nil {
+		if !ok {
 			continue
 		}
-		*s.Destination = s.Value
+		keep(s, s.Value)
 		for _, name := range s.EnvVars {
 			if value := os.Getenv(name); value != "" {
-				*s.Destination = value
+				keep(s, value)
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (c *completer) walk(words []string) {
 		switch {
 		case c.foreign:
 		case c.value != nil:
-			c.global(c.value, w)
+			keep(c.value, w)
 			c.value = nil
 		case w == "--":
 			c.foreign = true
@@ -105,7 +105,7 @@ func (c *completer) walk(words []string) {
 				continue
 			}
 			if given {
-				c.global(flag, value)
+				keep(flag, value)
 			} else {
 				c.value = flag
 			}
@@ -121,15 +121,10 @@ func (c *completer) walk(words []string) {
 	}
 }
 
-// global keeps what the engine is found by.
-func (c *completer) global(flag cli.Flag, value string) {
-	switch flag.Names()[0] {
-	case "runtime":
-		c.globals.Runtime = value
-	case "host":
-		c.globals.Host = value
-	case "file":
-		c.globals.File = value
+// keep gives a global flag its value, by which the engine and the manifest are found.
+func keep(flag cli.Flag, value string) {
+	if s, ok := flag.(*cli.StringFlag); ok && s.Destination != nil {
+		*s.Destination = value
 	}
 }
 

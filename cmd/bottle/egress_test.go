@@ -295,43 +295,26 @@ func (e *scriptEngine) cmdKillDuring(ts *testscript.TestScript, neg bool, args [
 	if neg || len(args) < 5 {
 		ts.Fatalf("usage: killduring STATUS CONTAINER TEXT UNTIL PROGRAM [ARG...]")
 	}
-	program, err := exec.LookPath(args[4])
-	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args[5:]...)
-	// What a script sets later is not in its environment's list.
-	cmd.Env, cmd.Dir = append(slices.Clone(ts.Value("env").(*testscript.Env).Vars), "TOKEN="+ts.Getenv("TOKEN")), ts.MkAbs(".")
-	out, in, err := os.Pipe()
-	ts.Check(err)
-	defer func() { _ = out.Close() }()
-	stdin, err := cmd.StdinPipe()
-	ts.Check(err)
-	cmd.Stdout, cmd.Stderr = in, in
-	ts.Check(cmd.Start())
-	ts.Check(in.Close())
-	var seen bytes.Buffer
+	var stdin io.Closer
 	killed, ended := -1, false
-	buf := make([]byte, 4096)
-	for {
-		n, err := out.Read(buf)
-		seen.Write(buf[:n])
-		if killed < 0 && strings.Contains(seen.String(), args[2]) {
-			killed = seen.Len()
+	seen, status := follow(ts, args[4:], func(cmd *exec.Cmd) {
+		// What a script sets later is not in its environment's list.
+		cmd.Env = append(slices.Clone(cmd.Env), "TOKEN="+ts.Getenv("TOKEN"))
+		var err error
+		stdin, err = cmd.StdinPipe()
+		ts.Check(err)
+	}, func(_ *exec.Cmd, seen string) {
+		if killed < 0 && strings.Contains(seen, args[2]) {
+			killed = len(seen)
 			ts.Check(e.kill(args[1]))
 		}
-		if killed >= 0 && !ended && strings.Contains(seen.String()[killed:], args[3]) {
+		if killed >= 0 && !ended && strings.Contains(seen[killed:], args[3]) {
 			ended = true
 			ts.Check(stdin.Close()) // which the agent waits for
 		}
-		if err != nil {
-			break
-		}
-	}
-	_ = cmd.Wait()
-	_, _ = ts.Stdout().Write(seen.Bytes())
-	if got := cmd.ProcessState.ExitCode(); !ended || strconv.Itoa(got) != args[0] {
-		ts.Fatalf("exit status %d, want %s; killed: %v, ended: %v\n%s", got, args[0], killed >= 0, ended, seen.String())
+	})
+	if !ended || strconv.Itoa(status) != args[0] {
+		ts.Fatalf("exit status %d, want %s; killed: %v, ended: %v\n%s", status, args[0], killed >= 0, ended, seen)
 	}
 }
 

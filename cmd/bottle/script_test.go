@@ -337,39 +337,52 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: interrupt STATUS SIGNAL[,SIGNAL] TEXT PROGRAM [ARG...]")
 	}
-	program, err := exec.LookPath(args[3])
-	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args[4:]...)
-	cmd.Env, cmd.Dir = ts.Value("env").(*testscript.Env).Vars, ts.MkAbs(".")
-	out, in, err := os.Pipe()
-	ts.Check(err)
-	defer func() { _ = out.Close() }()
-	cmd.Stdout, cmd.Stderr = in, in
-	ts.Check(cmd.Start())
-	ts.Check(in.Close())
-	var seen bytes.Buffer
 	sent := false
-	buf := make([]byte, 4096)
-	for {
-		n, err := out.Read(buf)
-		seen.Write(buf[:n])
-		if !sent && strings.Contains(seen.String(), args[2]) {
+	seen, status := follow(ts, args[3:], nil, func(cmd *exec.Cmd, seen string) {
+		if !sent && strings.Contains(seen, args[2]) {
 			sent = true
 			for name := range strings.SplitSeq(args[1], ",") {
 				ts.Check(cmd.Process.Signal(map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}[name]))
 			}
 		}
+	})
+	if !sent || strconv.Itoa(status) != args[0] {
+		ts.Fatalf("exit status %d, want %s; signalled: %v\n%s", status, args[0], sent, seen)
+	}
+}
+
+// follow runs a program, of which prepare may change what it likes, and shows look all
+// that it has written each time that there is more. What it wrote goes to the script's
+// stdout; it is returned too, with the exit status.
+func follow(ts *testscript.TestScript, command []string, prepare func(*exec.Cmd), look func(cmd *exec.Cmd, seen string)) (written string, status int) {
+	program, err := exec.LookPath(command[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, command[1:]...)
+	cmd.Env, cmd.Dir = ts.Value("env").(*testscript.Env).Vars, ts.MkAbs(".")
+	out, in, err := os.Pipe()
+	ts.Check(err)
+	defer func() { _ = out.Close() }()
+	cmd.Stdout, cmd.Stderr = in, in
+	if prepare != nil {
+		prepare(cmd)
+	}
+	ts.Check(cmd.Start())
+	ts.Check(in.Close())
+	var seen bytes.Buffer
+	buf := make([]byte, 4096)
+	for {
+		n, err := out.Read(buf)
+		seen.Write(buf[:n])
+		look(cmd, seen.String())
 		if err != nil {
 			break
 		}
 	}
 	_ = cmd.Wait()
 	_, _ = ts.Stdout().Write(seen.Bytes())
-	if got := cmd.ProcessState.ExitCode(); !sent || strconv.Itoa(got) != args[0] {
-		ts.Fatalf("exit status %d, want %s; signalled: %v\n%s", got, args[0], sent, seen.String())
-	}
+	return seen.String(), cmd.ProcessState.ExitCode()
 }
 
 // cmdReplace puts values of variables into files: replace FILE...

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bottle-run/bottle/internal/needs"
 )
 
 func leaf(t *testing.T, a *Authority, template *x509.Certificate) *x509.Certificate {
@@ -184,10 +186,7 @@ func TestCorporateRootsThatAreRefused(t *testing.T) {
 }
 
 func TestJavaReadsTheStore(t *testing.T) {
-	keytool, err := exec.LookPath("keytool")
-	if err != nil {
-		t.Skip("keytool is not installed")
-	}
+	keytool := needs.Program(t, "keytool", "default-jre-headless")
 	a, _ := New(Spec{Name: "java"})
 	b, err := NewBundle(a.Cert, nil, nil, time.Now())
 	if err != nil {

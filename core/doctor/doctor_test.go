@@ -53,19 +53,25 @@ func TestWhichVersionsHaveAFix(t *testing.T) {
 }
 
 func TestEveryAdvisoryCanBeComparedAndHasASource(t *testing.T) {
-	ids := map[string]bool{}
-	for _, a := range advisories {
-		if !cve.MatchString(a.id) || ids[a.id] || a.what == "" || !strings.HasPrefix(a.source, "https://") || len(a.programs) == 0 || len(a.fixed) == 0 || !slices.Contains(severities, a.severity) {
-			t.Errorf("%+v", a)
+	ids, names := map[string]bool{}, map[string]bool{}
+	for _, p := range programs {
+		if p.name == "" || names[p.name] {
+			t.Errorf("the program %q has no name, or is there twice", p.name)
 		}
-		ids[a.id] = true
-		last := version{}
-		for _, f := range a.fixed {
-			v, ok := parseVersion(f)
-			if !ok || v.compare(last) <= 0 || !v.fixed(a.fixed) {
-				t.Errorf("%s: fixed in %q", a.id, a.fixed)
+		names[p.name] = true
+		for _, a := range p.advisories {
+			if !cve.MatchString(a.id) || ids[a.id] || a.what == "" || !strings.HasPrefix(a.source, "https://") || len(a.fixed) == 0 || !slices.Contains(severities, a.severity) {
+				t.Errorf("%+v", a)
 			}
-			last = v
+			ids[a.id] = true
+			last := version{}
+			for _, f := range a.fixed {
+				v, ok := parseVersion(f)
+				if !ok || v.compare(last) <= 0 || !v.fixed(a.fixed) {
+					t.Errorf("%s: fixed in %q", a.id, a.fixed)
+				}
+				last = v
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -17,43 +18,37 @@ import (
 // maxChangelog bounds what is read of a package's changelog, in bytes.
 const maxChangelog = 8 << 20
 
-// escapes compares the versions of programs with the advisories. local reports that
-// the programs are this host's, whose changelogs then count.
-func (h Host) escapes(engine string, programs []runtime.Component, local bool) []Finding {
+// escapes compares the versions of an engine's programs with the advisories. local
+// reports that they are this host's, whose changelogs then count.
+func (h Host) escapes(engine string, components []runtime.Component, local bool) []Finding {
 	var list []Finding
-	changelogs := map[string]map[string]bool{}
-	for _, p := range programs {
-		v, ok := parseVersion(p.Version)
-		var open []advisory
+	for _, c := range components {
+		i := slices.IndexFunc(programs, func(p program) bool { return p.name == c.Name })
+		if i < 0 {
+			continue
+		}
+		v, ok := parseVersion(c.Version)
+		if !ok {
+			list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("the version %q of %s is not understood: it was not compared with known escapes", c.Version, c.Name)})
+			continue
+		}
+		open := slices.DeleteFunc(slices.Clone(programs[i].advisories), func(a advisory) bool { return v.fixed(a.fixed) })
+		fixed := map[string]bool{}
+		if local && len(open) > 0 {
+			for _, name := range programs[i].packages {
+				maps.Copy(fixed, h.changelog(name))
+			}
+		}
 		backported := 0
-		for _, a := range advisories {
-			if !slices.Contains(a.programs, p.Name) {
-				continue
-			}
-			if !ok {
-				list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("the version %q of %s is not understood: it was not compared with known escapes", p.Version, p.Name)})
-				break
-			}
-			if v.fixed(a.fixed) {
-				continue
-			}
-			if local && slices.ContainsFunc(a.packages, func(name string) bool {
-				if changelogs[name] == nil {
-					changelogs[name] = h.changelog(name)
-				}
-				return changelogs[name][a.id]
-			}) {
+		for _, a := range open {
+			if fixed[a.id] {
 				backported++
 				continue
 			}
-			open = append(open, a)
-		}
-		for _, a := range open {
-			known := slices.ContainsFunc(a.packages, func(name string) bool { return len(changelogs[name]) > 0 })
-			list = append(list, a.finding(engine, p, known))
+			list = append(list, a.finding(engine, c, len(fixed) > 0))
 		}
 		if backported > 0 {
-			list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("%s %s: the changelog of its package names %d more as fixed", p.Name, p.Version, backported)})
+			list = append(list, Finding{Severity: Note, Check: "known-escapes", Engine: engine, Text: fmt.Sprintf("%s %s: the changelog of its package names %d more as fixed", c.Name, c.Version, backported)})
 		}
 	}
 	return list

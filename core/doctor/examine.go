@@ -206,17 +206,17 @@ func (e *Engine) judge(h Host) []Finding {
 	if !e.Rootless {
 		add(Note, "rootful", "", "the engine runs as root: what gets out of a container is root on its host")
 	}
-	programs := []runtime.Component{{Name: e.Name, Version: e.Version}}
+	parts := []runtime.Component{{Name: e.Name, Version: e.Version}}
 	for name, v := range e.Components {
 		// What the engine tells as its package's version is more exact.
 		if name == e.Name {
-			programs[0].Version = v
+			parts[0].Version = v
 			continue
 		}
-		programs = append(programs, runtime.Component{Name: name, Version: v})
+		parts = append(parts, runtime.Component{Name: name, Version: v})
 	}
-	slices.SortFunc(programs[1:], func(a, b runtime.Component) int { return strings.Compare(a.Name, b.Name) })
-	return append(list, h.escapes(e.Name, programs, e.Local)...)
+	slices.SortFunc(parts[1:], func(a, b runtime.Component) int { return strings.Compare(a.Name, b.Name) })
+	return append(list, h.escapes(e.Name, parts, e.Local)...)
 }
 
 // objects looks at what there is on the engine: leftovers, and room for more.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -96,11 +97,10 @@ func (h Host) rootless(engine string) []Finding {
 	add := func(s Severity, check, fix, format string, args ...any) {
 		list = append(list, Finding{Severity: s, Check: check, Engine: engine, Text: fmt.Sprintf(format, args...), Fix: fix})
 	}
-	for _, file := range []string{"etc/subuid", "etc/subgid"} {
-		option := map[string]string{"etc/subuid": "--add-subuids", "etc/subgid": "--add-subgids"}[file]
-		if n := h.subordinate(file); n < 65536 {
-			add(Problem, strings.TrimPrefix(file, "etc/"), fmt.Sprintf("usermod %s 100000-165535 %s, in a range that /%s gives to nobody else; then start the engine anew", option, h.User, file),
-				"user %s has %d subordinate ids in /%s, and an image needs 65536", h.User, n, file)
+	for _, name := range []string{"subuid", "subgid"} {
+		if n := h.subordinate("etc/" + name); n < 65536 {
+			add(Problem, name, fmt.Sprintf("usermod --add-%ss 100000-165535 %s, in a range that /etc/%[1]s gives to nobody else; then start the engine anew", name, h.User),
+				"user %s has %d subordinate ids in /etc/%s, and an image needs 65536", h.User, n, name)
 		}
 	}
 	for _, program := range []string{"newuidmap", "newgidmap"} {
@@ -131,7 +131,7 @@ func (h Host) rootless(engine string) []Finding {
 		have := strings.Fields(h.text(base))
 		var missing []string
 		for _, c := range []string{"cpu", "memory", "pids"} {
-			if h.exists(base) && !contains(have, c) {
+			if h.exists(base) && !slices.Contains(have, c) {
 				missing = append(missing, c)
 			}
 		}
@@ -144,15 +144,6 @@ func (h Host) rootless(engine string) []Finding {
 		add(Note, "linger", "loginctl enable-linger "+h.User, "bottles that are left running (--detach) end when user %s logs out", h.User)
 	}
 	return list
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // subordinate is the largest range that a file of subuid(5) gives the user.

@@ -94,7 +94,7 @@ func check(program []byte, arch string) error {
 	if err != nil {
 		return errors.New("it is no Linux program: build it with GOOS=linux CGO_ENABLED=0 go build ./cmd/" + programName)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	build := fmt.Sprintf("GOOS=linux GOARCH=%s CGO_ENABLED=0 go build ./cmd/%s", arch, programName)
 	if got := machines[f.Machine]; got != arch {
 		if got == "" {

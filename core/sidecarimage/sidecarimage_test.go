@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/internal/needs"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/fake"
 )
@@ -154,9 +155,7 @@ func TestProgramsThatCannotBeUsed(t *testing.T) {
 		}
 		return out
 	}
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("the go command is needed to build programs")
-	}
+	needs.Program(t, "go", "golang-go")
 	source := filepath.Join(dir, "source", "cmd", "bottle-sidecar")
 	if err := os.MkdirAll(source, 0o755); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bottle-run/bottle/internal/needs"
 )
 
 // nodeWorld is a proxy that knows hosts which nobody else does, and these hosts.
@@ -154,10 +156,7 @@ func node(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	program := os.Getenv("BOTTLE_TEST_NODE")
 	if program == "" {
-		var err error
-		if program, err = exec.LookPath("node"); err != nil {
-			t.Skip("node is not installed; TestToolchains of cmd/bottle runs one in a bottle")
-		}
+		program = needs.Program(t, "node", "nodejs")
 	}
 	preload := filepath.Join(t.TempDir(), NodeFile)
 	if err := os.WriteFile(preload, NodeProxy, 0o600); err != nil {

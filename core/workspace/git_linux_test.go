@@ -15,14 +15,14 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/internal/needs"
 )
 
 // TestWhatGitIgnoresIsIgnored compares with git itself, over patterns and trees
 // made at random.
 func TestWhatGitIgnoresIsIgnored(t *testing.T) {
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is not here to compare with")
-	}
+	needs.Program(t, "git", "git")
 	const rounds = 60
 	for seed := range uint64(rounds) {
 		rng := rand.New(rand.NewPCG(seed, 7))

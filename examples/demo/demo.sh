@@ -31,7 +31,7 @@ make_base() {
 		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1 || true)
 	debootstrap --variant=minbase --include=ca-certificates bookworm "$tree" ${mirror:+"$mirror"} >"$work/log" 2>&1 ||
 		{ tail -n 20 "$work/log" >&2; exit 1; }
-	rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,man,locale}/* "$tree"/dev/*
+	rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,man,locale}/* "${tree:?}"/dev/*
 	mkdir -p "$(dirname "$rootfs")"
 	tar --numeric-owner -C "$tree" -czf "$rootfs.part" .
 	mv "$rootfs.part" "$rootfs"

@@ -66,7 +66,7 @@ func run(ctx context.Context, engine, host string, cli []string, busybox string,
 	if err != nil {
 		return err
 	}
-	defer rt.Close()
+	defer func() { _ = rt.Close() }()
 	info, err := rt.Info(ctx)
 	if err != nil {
 		return err
@@ -76,11 +76,11 @@ func run(ctx context.Context, engine, host string, cli []string, busybox string,
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if err := prepareImage(ctx, rt, cli, busybox, work); err != nil {
 		return err
 	}
-	defer rt.RemoveImage(ctx, image)
+	defer func() { _ = rt.RemoveImage(ctx, image) }()
 	// The command line may speak to another engine than the runtime does.
 	defer func() { _ = exec.Command(cli[0], append(slices.Clone(cli[1:]), "rmi", image)...).Run() }()
 
@@ -124,7 +124,7 @@ func list(small, large string) []primitive {
 		return func(ctx context.Context, rt runtime.Runtime) error {
 			r, w := io.Pipe()
 			go func() { w.CloseWithError(tarFile(w, file)) }()
-			defer r.Close()
+			defer func() { _ = r.Close() }()
 			return rt.CopyTo(ctx, container, "/tmp", r)
 		}
 	}

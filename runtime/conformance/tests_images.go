@@ -129,7 +129,7 @@ func hasTag(i runtime.Image, ref string) bool {
 
 func loadDocker(ctx context.Context, e *Env) error {
 	for _, pack := range []func([]byte) []byte{bytes.Clone, compressed} {
-		ref := e.Ref("docker")
+		ref := e.Ref("docker-archive")
 		img, err := e.small(v1.Config{Labels: e.managed()})
 		if err != nil {
 			return err

@@ -107,7 +107,7 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 	case <-ctx.Done():
 		err := x.kill(ctx)
 		conn.Close()
-		<-streamed // nothing is written any more
+		_ = <-streamed // nothing is written any more
 		return none, errors.Join(context.Cause(ctx), err)
 	case err = <-streamed:
 	}

@@ -79,7 +79,6 @@ type commandConn struct {
 	cmd    *exec.Cmd
 	stderr *tail
 	ended  sync.Once
-	err    error
 }
 
 func newCommandConn(cmd *exec.Cmd) (*commandConn, error) {

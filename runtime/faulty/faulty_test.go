@@ -223,7 +223,7 @@ func TestRulesThatAreWrongSayWhereAndWhatIsWanted(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"Run@2 = fail", "*@7 = do, panic \"no\"", "CreateNetwork(*.egress) = fail unavailable \"gone\\n\"", "Exec@3+ = delay 200ms; CopyTo@1-2 = hang",
-		"CopyFrom = do, break 512 data-loss # why\nInfo = do", "Run(a b) = hang", "Run() = do", "Exec = delay 1h2m3.5s, do", "=", ";;;",
+		"CopyFrom = do, break 512 data-loss # why\nInfo = do", "Run(a b) = hang", "Run() = do", "Exec = delay 1h2m3.5s, do", "Exec = delay 1.5us", "=", ";;;",
 	} {
 		f.Add(seed)
 	}

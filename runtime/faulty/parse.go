@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 
@@ -55,17 +56,12 @@ func (r rule) String() string {
 	default:
 		fmt.Fprintf(&b, "@%d-%d", r.from, r.to)
 	}
-	for i, a := range r.do {
-		b.WriteString([]string{", ", " = "}[b2i(i == 0)] + a.String())
+	sep := " = "
+	for _, a := range r.do {
+		b.WriteString(sep + a.String())
+		sep = ", "
 	}
 	return b.String()
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // matches reports whether a call is one that the rule counts.
@@ -219,15 +215,14 @@ func (p *parser) blanks(between bool) {
 	}
 }
 
-// word takes letters, digits and the characters of more.
+// word takes letters and digits of ASCII, and the characters of more.
 func (p *parser) word(more string) string {
 	begin := p.at
-	for p.at < len(p.text) {
-		c := rune(p.text[p.at])
-		if c >= unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune(more, c) {
+	for _, c := range p.text[begin:] {
+		if (c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c)) && !strings.ContainsRune(more, c) {
 			break
 		}
-		p.at++
+		p.at += utf8.RuneLen(c)
 	}
 	return p.text[begin:p.at]
 }

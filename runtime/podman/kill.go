@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -109,5 +108,3 @@ func (x *execution) killInside(ctx context.Context) error {
 	}
 	return err
 }
-
-var errTooMany = errors.New("its processes multiply faster than they can be killed")

@@ -18,6 +18,8 @@ import (
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
+var errTooMany = errors.New("its processes multiply faster than they can be killed")
+
 // proc is a process as /proc shows it.
 type proc struct{ pid, parent, session int }
 

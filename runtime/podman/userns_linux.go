@@ -85,8 +85,8 @@ func inChild(report []byte, clone func(report uintptr) (uintptr, syscall.Errno))
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("pipe", err)
 	}
-	defer unix.Close(pipe[0])
-	defer unix.Close(pipe[1])
+	defer func() { _ = unix.Close(pipe[0]) }()
+	defer func() { _ = unix.Close(pipe[1]) }()
 
 	// Signals stay away from the child: Go's handlers must not run there.
 	goruntime.LockOSThread()

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,23 +37,11 @@ func dial(ctx context.Context, dir string) (net.Conn, error) {
 var ErrNotRunning = errors.New("the sidecar does not run here")
 
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://sidecar"+path, body)
-	if err != nil {
+	var answer bytes.Buffer
+	if err := c.Ask(ctx, method, path, body, &answer); err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotRunning, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("asking the sidecar: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, &RefusedError{resp.StatusCode, string(answer)}
-	}
-	return answer, nil
+	return answer.Bytes(), nil
 }
 
 // RefusedError is an answer that says no.
@@ -66,8 +55,8 @@ type RefusedError struct {
 // Error gives the reason.
 func (e *RefusedError) Error() string { return e.Reason }
 
-// Ask asks an [Extended] sidecar, and writes its answer as it arrives. No is a
-// [*RefusedError].
+// Ask asks a sidecar, which may be [Extended], and writes its answer as it arrives. No is
+// a [*RefusedError].
 func (c *Client) Ask(ctx context.Context, method, path string, body io.Reader, w io.Writer) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://sidecar"+path, body)
 	if err != nil {

@@ -51,7 +51,7 @@ func Listen(dir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the control socket: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(temp, socketName), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("opening the control socket: %w", err)
@@ -59,7 +59,7 @@ func Listen(dir string) (net.Listener, error) {
 	ln.SetUnlinkOnClose(false)
 	err = errors.Join(os.Chmod(filepath.Join(temp, socketName), 0o600), os.Rename(filepath.Join(temp, socketName), path))
 	if err != nil {
-		ln.Close()
+		_ = ln.Close()
 		return nil, fmt.Errorf("opening the control socket: %w", err)
 	}
 	return ln, nil

@@ -35,7 +35,7 @@ func BenchmarkRequests(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				io.Copy(io.Discard, resp.Body)
+				_, _ = io.Copy(io.Discard, resp.Body)
 				resp.Body.Close()
 				took = append(took, time.Since(start))
 			}
@@ -53,7 +53,7 @@ func BenchmarkDownload(b *testing.B) {
 	block := make([]byte, 64<<10)
 	w.handle["/down"] = func(rw http.ResponseWriter, _ *http.Request) {
 		for range size / len(block) {
-			rw.Write(block)
+			_, _ = rw.Write(block)
 		}
 	}
 	for name, c := range map[string]struct {

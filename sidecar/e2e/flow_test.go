@@ -122,20 +122,20 @@ func TestEchoesAreMasked(t *testing.T) {
 	w.handle["/public/echo"] = func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		rw.Header().Set("Trailer", "X-Late")
-		io.WriteString(rw, r.Header.Get("Authorization")[:12])
+		_, _ = io.WriteString(rw, r.Header.Get("Authorization")[:12])
 		rw.(http.Flusher).Flush()
-		io.WriteString(rw, r.Header.Get("Authorization")[12:]+" "+base64.StdEncoding.EncodeToString([]byte("x"+apiToken)))
+		_, _ = io.WriteString(rw, r.Header.Get("Authorization")[12:]+" "+base64.StdEncoding.EncodeToString([]byte("x"+apiToken)))
 		rw.Header().Set("X-Late", apiToken)
 	}
 	w.handle["/public/gzip"] = func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Encoding", "gzip")
 		zw := gzip.NewWriter(rw)
-		io.WriteString(zw, "token: "+apiToken)
-		zw.Close()
+		_, _ = io.WriteString(zw, "token: "+apiToken)
+		_ = zw.Close()
 	}
 	w.handle["/public/br"] = func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Encoding", "br")
-		io.WriteString(rw, "?")
+		_, _ = io.WriteString(rw, "?")
 	}
 	for _, http2 := range []bool{false, true} {
 		c := w.client(http2)
@@ -190,11 +190,11 @@ func TestEncodedEchoesAreMasked(t *testing.T) {
 		} else {
 			rw.Header().Set("Content-Length", fmt.Sprint(2*len(form)+3))
 		}
-		io.WriteString(out, "<"+form+"|"+form[:5])
+		_, _ = io.WriteString(out, "<"+form+"|"+form[:5])
 		if r.FormValue("encoding") == "" {
 			rw.(http.Flusher).Flush()
 		}
-		io.WriteString(out, form[5:]+">")
+		_, _ = io.WriteString(out, form[5:]+">")
 	}
 	for _, http2 := range []bool{false, true} {
 		c := w.client(http2)
@@ -246,7 +246,7 @@ func TestStreaming(t *testing.T) {
 		}
 	}
 	w.handle["/duplex"] = func(rw http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(rw).EnableFullDuplex()
+		_ = http.NewResponseController(rw).EnableFullDuplex()
 		rw.WriteHeader(200)
 		rw.(http.Flusher).Flush()
 		br := bufio.NewReader(r.Body)
@@ -257,7 +257,7 @@ func TestStreaming(t *testing.T) {
 				rw.Header().Set(http.TrailerPrefix+"X-Client", r.Trailer.Get("X-End"))
 				return
 			}
-			io.WriteString(rw, "echo "+line)
+			_, _ = io.WriteString(rw, "echo "+line)
 			rw.(http.Flusher).Flush()
 		}
 	}
@@ -271,7 +271,7 @@ func TestStreaming(t *testing.T) {
 			if err != nil || line != fmt.Sprintf("data: %d\n", i) {
 				t.Fatalf("event %d: %q, %v", i, line, err)
 			}
-			br.ReadString('\n')
+			_, _ = br.ReadString('\n')
 			step <- struct{}{}
 		}
 		resp.Body.Close()
@@ -283,13 +283,13 @@ func TestStreaming(t *testing.T) {
 		must(t, err)
 		br = bufio.NewReader(resp.Body)
 		for _, word := range []string{"one\n", "two\n"} {
-			io.WriteString(pw, word)
+			_, _ = io.WriteString(pw, word)
 			if line, err := br.ReadString('\n'); err != nil || line != "echo "+word {
 				t.Fatalf("duplex (HTTP/2 %v): %q, %v", http2, line, err)
 			}
 		}
 		req.Trailer.Set("X-End", "the end")
-		pw.Close()
+		_ = pw.Close()
 		if _, err := io.ReadAll(br); err != nil {
 			t.Error(err)
 		}
@@ -328,7 +328,7 @@ func TestLargeBodies(t *testing.T) {
 	rand.Read(block)
 	w.handle["/down"] = func(rw http.ResponseWriter, _ *http.Request) {
 		for range size / len(block) {
-			rw.Write(block)
+			_, _ = rw.Write(block)
 		}
 	}
 	w.handle["/up"] = func(rw http.ResponseWriter, r *http.Request) {
@@ -358,7 +358,7 @@ func (r repeat) Read(p []byte) (int, error) { return copy(p, r.block), nil }
 func TestABrokenAnswerIsNotWhole(t *testing.T) {
 	w := newWorld(t)
 	w.handle["/cut"] = func(rw http.ResponseWriter, _ *http.Request) {
-		io.WriteString(rw, "begin")
+		_, _ = io.WriteString(rw, "begin")
 		rw.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -118,7 +119,7 @@ func (w *world) attempt(t *testing.T, tunnel bool, host string, data []byte) (ar
 		_ = c.(*net.TCPConn).CloseWrite()
 	}()
 	answer, err := io.ReadAll(br)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 		t.Fatalf("%q: the connection hangs", data)
 	}
 	return w.arrived(), bytes.Count(answer, []byte("HTTP/1."))

@@ -50,14 +50,14 @@ func echoFrames(rw http.ResponseWriter, r *http.Request) {
 		if string(text) == "tell" {
 			text = []byte("token: " + r.Header.Get("Authorization"))
 		}
-		conn.Write(append([]byte{0x81, byte(len(text))}, text...))
+		_, _ = conn.Write(append([]byte{0x81, byte(len(text))}, text...))
 	}
 }
 
 func TestWebSocket(t *testing.T) {
 	w := newWorld(t)
 	w.handle["/ws"], w.handle["/public/ws"] = echoFrames, echoFrames
-	w.handle["/never"] = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "no") }
+	w.handle["/never"] = func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "no") }
 	open := func(host, path string) (io.ReadWriter, *bufio.Reader, *http.Response) {
 		tc := w.tls(w.tunnel(w.egress, host+":"+w.https, ""), host, "http/1.1")
 		fmt.Fprintf(tc, "GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", path, host, w.https)
@@ -80,19 +80,19 @@ func TestWebSocket(t *testing.T) {
 		t.Fatalf("%s %v", resp.Status, resp.Header)
 	}
 	for _, text := range []string{"hello", strings.Repeat("long ", 20)} {
-		c.Write(frame(text))
+		_, _ = c.Write(frame(text))
 		if _, got := read(br); got != text {
 			t.Errorf("%q came back as %q", text, got)
 		}
 	}
-	c.Write(frame("leaking " + canary))
+	_, _ = c.Write(frame("leaking " + canary))
 	if op, got := read(br); op != 0x88 || binary.BigEndian.Uint16([]byte(got)) != 1008 {
 		t.Errorf("after a secret: %x %q", op, got)
 	}
 	waitFor(t, func() bool { return strings.Contains(w.fwLog.String(), "canary:canary") })
 
 	c, br, _ = open("api.test", "/public/ws")
-	c.Write(frame("tell"))
+	_, _ = c.Write(frame("tell"))
 	if _, got := read(br); got != "token: Bearer "+strings.Repeat("*", len(apiToken)) {
 		t.Errorf("an echo: %q", got)
 	}
@@ -108,7 +108,7 @@ func TestWebSocket(t *testing.T) {
 		t.Errorf("no switch: %s, close: %v", resp.Status, resp.Close)
 	}
 	fmt.Fprintf(c.(io.Writer), "GET /smuggled HTTP/1.1\r\nHost: allowed.test:%s\r\nHost: evil.test\r\n\r\n", w.https)
-	io.Copy(io.Discard, br)
+	_, _ = io.Copy(io.Discard, br)
 	for _, s := range w.arrived() {
 		if s.target != "/never" {
 			t.Errorf("arrived: %+v", s)
@@ -132,21 +132,21 @@ func TestSlowClientsAndIdleOnes(t *testing.T) {
 	short("ep/config.json", func() { w.restartEgress() })
 	for name, raw := range map[string]string{"nothing": "", "half a head": "GET http://allowed.test/ HTTP/1.1\r\nHost: al", "half a CONNECT": "CONNECT allowed.test:443 HTTP/1.1\r\n"} {
 		c := w.dial(w.egress)
-		io.WriteString(c, raw)
+		_, _ = io.WriteString(c, raw)
 		start := time.Now()
-		io.Copy(io.Discard, c)
+		_, _ = io.Copy(io.Discard, c)
 		if d := time.Since(start); d > 10*time.Second {
 			t.Errorf("%s: kept for %v", name, d)
 		}
 	}
 	c := w.tunnel(w.egress, "allowed.test:"+w.https, "") // and no TLS after it
-	io.Copy(io.Discard, c)
+	_, _ = io.Copy(io.Discard, c)
 
 	w.handle["/ws"] = echoFrames
 	w.handle["/hang"] = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	w.handle["/slow"] = func(rw http.ResponseWriter, _ *http.Request) {
 		for range 10 { // longer than the limit, but it moves
-			io.WriteString(rw, "x")
+			_, _ = io.WriteString(rw, "x")
 			rw.(http.Flusher).Flush()
 			time.Sleep(60 * time.Millisecond)
 		}
@@ -175,7 +175,7 @@ func TestSlowClientsAndIdleOnes(t *testing.T) {
 		t.Fatalf("%s", resp.Status)
 	}
 	for i := range 10 {
-		tc.Write(frame("hello"))
+		_, _ = tc.Write(frame("hello"))
 		got := make([]byte, 7)
 		if _, err := io.ReadFull(br, got); err != nil || string(got[2:]) != "hello" {
 			t.Fatalf("frame %d: %q, %v", i, got, err)

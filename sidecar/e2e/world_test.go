@@ -324,7 +324,7 @@ func (w *world) upstream() {
 				_ = s.Serve(ln)
 			}
 		}()
-		w.t.Cleanup(func() { s.Close() })
+		w.t.Cleanup(func() { _ = s.Close() })
 		_, port, err := net.SplitHostPort(ln.Addr().String())
 		must(w.t, err)
 		return port
@@ -352,7 +352,7 @@ func (w *world) arrived() []seen {
 func (w *world) dns() string {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	must(w.t, err)
-	w.t.Cleanup(func() { pc.Close() })
+	w.t.Cleanup(func() { _ = pc.Close() })
 	go func() {
 		buf := make([]byte, 1500)
 		for {

@@ -15,9 +15,7 @@ package egressproxy
 
 import (
 	"bufio"
-	"compress/flate"
 	"compress/gzip"
-	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +30,7 @@ import (
 	"github.com/bottle-run/bottle/sidecar/audit"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/intercept"
+	"github.com/bottle-run/bottle/sidecar/internal/deflate"
 	"github.com/bottle-run/bottle/sidecar/internal/front"
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/scan"
@@ -242,7 +241,7 @@ func readable(resp *http.Response) error {
 	case "gzip", "x-gzip":
 		open = func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
 	case "deflate":
-		open = inflate
+		open = func(r io.Reader) (io.Reader, error) { return deflate.NewReader(bufio.NewReader(r)) }
 	default:
 		return &encodingError{encoding}
 	}
@@ -251,16 +250,6 @@ func readable(resp *http.Response) error {
 	resp.ContentLength = -1
 	resp.Body = &lazy{open: open, src: resp.Body}
 	return nil
-}
-
-// inflate reads what is called deflate: zlib, as the standard says, or the bare thing, as
-// some servers mean it.
-func inflate(r io.Reader) (io.Reader, error) {
-	br := bufio.NewReader(r)
-	if head, err := br.Peek(2); err == nil && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
-		return zlib.NewReader(br)
-	}
-	return flate.NewReader(br), nil
 }
 
 // lazy opens a decompressor at the first read: until then the answer's head can go on.

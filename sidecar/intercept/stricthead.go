@@ -164,7 +164,7 @@ func (h *head) framing() (parseState, int64, error) {
 		for option := range strings.SplitSeq(c, ",") {
 			switch strings.TrimSpace(option) {
 			case "content-length", "transfer-encoding", "host":
-				return 0, 0, fmt.Errorf("Connection names %s, so that the next hop would drop it", strings.TrimSpace(option))
+				return 0, 0, fmt.Errorf("Connection names %s, so that the next hop would drop it", strings.TrimSpace(option)) //nolint:staticcheck // a header's name
 			}
 		}
 	}

@@ -167,7 +167,8 @@ func ParseAuthority(s string, defaultPort uint16) (host string, port uint16, err
 	if strings.Contains(s, "@") {
 		return "", 0, errors.New("the authority holds user information")
 	}
-	name, number, hasPort := s, "", false
+	var name, number string
+	var hasPort bool
 	switch {
 	case strings.HasPrefix(s, "["):
 		end := strings.IndexByte(s, ']')

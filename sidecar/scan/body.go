@@ -2,14 +2,14 @@ package scan
 
 import (
 	"bufio"
-	"compress/flate"
 	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/bottle-run/bottle/sidecar/internal/deflate"
 )
 
 const (
@@ -243,11 +243,7 @@ func open(kind string, src *bufio.Reader) (io.Reader, error) {
 	if kind != "deflate" {
 		return gzip.NewReader(src)
 	}
-	// Some senders mean zlib by deflate, as the standard says, some the bare thing.
-	if head, err := src.Peek(2); err == nil && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
-		return zlib.NewReader(src)
-	}
-	return flate.NewReader(src), nil
+	return deflate.NewReader(src)
 }
 
 func (u *unpacker) scan(r io.Reader) error {

@@ -40,10 +40,12 @@ type Finding struct {
 
 func (f *Finding) Error() string { return f.Rule + ": " + f.Reason }
 
-// Options say what is looked for, an Exemption what is let through. They are declared
-// where configurations are, so that who writes one need not import the rules.
+// What a scan is told is declared where configurations are, so that who writes one need
+// not import the rules.
 type (
-	Options   = config.Scan
+	// Options say what is looked for.
+	Options = config.Scan
+	// Exemption says what is let through.
 	Exemption = config.Exemption
 )
 

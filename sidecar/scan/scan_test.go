@@ -151,7 +151,7 @@ func read(s *Scanner, encoding string, src io.Reader) (string, *Finding, error) 
 	if err != nil {
 		return "", nil, err
 	}
-	defer b.Close()
+	defer func() { _ = b.Close() }()
 	out, err := io.ReadAll(b)
 	return string(out), b.Finding(), err
 }
@@ -202,10 +202,10 @@ func TestAMessageIsNotHeldBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
+	defer func() { _ = b.Close() }()
 	buf := make([]byte, 100)
 	for _, msg := range []string{"hello", "s3cr", "x"} {
-		go pw.Write([]byte(msg))
+		go func() { _, _ = pw.Write([]byte(msg)) }()
 		if n, err := io.ReadAtLeast(b, buf, len(msg)); err != nil || string(buf[:n]) != msg {
 			t.Errorf("%q: %q, %v", msg, buf[:n], err)
 		}
@@ -219,8 +219,8 @@ func TestClosingEarlyEndsTheDecompressor(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := b.unpack
-	b.Close()
-	b.Close()
+	_ = b.Close()
+	_ = b.Close()
 	<-u.done
 }
 

@@ -149,7 +149,7 @@ func Put(path string, r io.Reader) (Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing secrets: %w", err)
 	}
-	defer os.Remove(temp.Name())
+	defer func() { _ = os.Remove(temp.Name()) }()
 	_, err = temp.Write(data)
 	err = errors.Join(err, temp.Chmod(0o400), temp.Close())
 	if err == nil {

@@ -18,7 +18,7 @@ const value Value = "tok_9f8e7d6c5b4a/+=x"
 
 func TestASecretDoesNotPrint(t *testing.T) {
 	s := Secret{Name: "github", Value: value}
-	for _, text := range []string{fmt.Sprint(s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), fmt.Sprintf("%s", s.Value), fmt.Sprintf("%v", Set{"github": s})} {
+	for _, text := range []string{fmt.Sprint(s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), fmt.Sprintf("%s", s.Value), fmt.Sprintf("%v", Set{"github": s})} { //nolint:staticcheck // what fmt does
 		if strings.Contains(text, string(value)) {
 			t.Errorf("printed: %s", text)
 		}
@@ -125,11 +125,11 @@ func TestMasker(t *testing.T) {
 
 func TestMaskerDoesNotHoldEventsBack(t *testing.T) {
 	pr, pw := io.Pipe()
-	defer pw.Close()
+	defer func() { _ = pw.Close() }()
 	r := NewMasker(value).Reader(pr)
 	buf := make([]byte, 100)
 	for _, event := range []string{"data: 1\n\n", "data: t\n\n", "tok", string("=" + value)} {
-		go pw.Write([]byte(event))
+		go func() { _, _ = pw.Write([]byte(event)) }()
 		n, err := io.ReadAtLeast(r, buf, len(event))
 		if err != nil || string(buf[:n]) != strings.ReplaceAll(event, string(value), strings.Repeat("*", len(value))) {
 			t.Errorf("%q: %q, %v", event, buf[:n], err)

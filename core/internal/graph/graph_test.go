@@ -22,8 +22,8 @@ func (r *recorder) add(event string) {
 	defer r.mu.Unlock()
 	r.events = append(r.events, event)
 }
-func (r *recorder) Begin(s Step)                           { r.add("begin " + s.Name) }
-func (r *recorder) End(s Step, _ time.Duration, err error) { r.add("end " + s.Name) }
+func (r *recorder) Begin(s Step)                         { r.add("begin " + s.Name) }
+func (r *recorder) End(s Step, _ time.Duration, _ error) { r.add("end " + s.Name) }
 func (r *recorder) before(t *testing.T, first, second string) {
 	t.Helper()
 	i, j := slices.Index(r.events, first), slices.Index(r.events, second)

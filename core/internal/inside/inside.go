@@ -35,7 +35,7 @@ import (
 	"github.com/bottle-run/bottle/runtime"
 )
 
-//go:generate ./src/build.sh
+//go:generate ../../../internal/nolibc/build.sh src/inside.c inside
 
 // Where things are inside a bottle.
 const (

@@ -15,6 +15,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/creack/pty"
+
+	"github.com/bottle-run/bottle/internal/nolibc"
 )
 
 func program(t *testing.T) string {
@@ -202,30 +204,5 @@ func TestAnUnknownArchitectureIsNotImplemented(t *testing.T) {
 }
 
 func TestTheProgramsAreWhatTheSourceGives(t *testing.T) {
-	built := t.TempDir()
-	if out, err := exec.Command("./src/build.sh", built).CombinedOutput(); err != nil {
-		t.Fatalf("build.sh: %v\n%s", err, out)
-	}
-	for arch, compiler := range map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"} {
-		t.Run(arch, func(t *testing.T) {
-			version, err := exec.Command(compiler, "-dumpfullversion").Output()
-			if err != nil {
-				t.Skipf("%s is not here", compiler)
-			}
-			if !bytes.HasPrefix(version, []byte("12.2.")) {
-				t.Skipf("the committed program was built by gcc 12.2, this is %s", bytes.TrimSpace(version))
-			}
-			want, err := os.ReadFile(filepath.Join(built, "inside-"+arch))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := Program(arch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Error("the committed program is not what src/inside.c gives: run go generate")
-			}
-		})
-	}
+	nolibc.TestRebuild(t, "src/inside.c", "inside")
 }

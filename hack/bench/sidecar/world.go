@@ -91,7 +91,7 @@ func (b *bench) start(p *process, stderr bool) (*bufio.Reader, error) {
 	if stderr {
 		out, errOut = errOut, out
 	}
-	go io.Copy(io.Discard, errOut)
+	go func() { _, _ = io.Copy(io.Discard, errOut) }()
 	return bufio.NewReader(out), nil
 }
 
@@ -168,7 +168,7 @@ func (b *bench) startMitm(program string) error {
 		return err
 	}
 	b.mitmdump = append(b.mitmdump, p)
-	go io.Copy(os.Stderr, said)
+	go func() { _, _ = io.Copy(os.Stderr, said) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	// It says nothing when it is ready, so it is asked.
@@ -273,7 +273,7 @@ func (b *bench) startSidecar(role string, authority *ca.Authority, config map[st
 			return "", err
 		}
 		if said.Msg == "listening" {
-			go io.Copy(log.Writer(), lines)
+			go func() { _, _ = io.Copy(log.Writer(), lines) }()
 			return said.Address, nil
 		}
 	}

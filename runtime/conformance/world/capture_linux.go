@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -155,4 +156,12 @@ func parse(b []byte) (Hit, bool) {
 	h.Src, h.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
 	h.Payload = append([]byte(nil), b[:min(len(b), keepBytes)]...)
 	return h, true
+}
+
+// match reports whether the query selects the hit.
+func (q Query) match(h Hit) bool {
+	if q.Addr.IsValid() && h.Dst.Addr() == q.Addr && (q.Port == 0 || h.Dst.Port() == q.Port) {
+		return true
+	}
+	return q.Token != "" && strings.Contains(strings.ToLower(string(h.Payload)), strings.ToLower(q.Token))
 }

@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -51,15 +50,6 @@ type Layout struct {
 
 // IPv6 reports whether the world has IPv6.
 func (l Layout) IPv6() bool { return l.V6.IsValid() }
-
-var layout = Layout{
-	A:        netip.MustParsePrefix("198.51.100.0/24"),
-	B:        netip.MustParsePrefix("203.0.113.0/24"),
-	V6:       netip.MustParsePrefix("2001:db8:b0::/64"),
-	Metadata: netip.MustParseAddr("169.254.169.254"),
-	DNS:      netip.MustParseAddr("198.51.100.53"),
-	Answer:   netip.MustParseAddr("198.51.100.80"),
-}
 
 // Hit is a packet that reached the world.
 type Hit struct {
@@ -112,12 +102,4 @@ func Open(ctx context.Context, socket string) (World, error) {
 			"run `sudo bottle conformance world --listen PATH` in another terminal, and this with " + EnvSocket + "=PATH")
 	}
 	return inProcess(ctx)
-}
-
-// match reports whether the query selects the hit.
-func (q Query) match(h Hit) bool {
-	if q.Addr.IsValid() && h.Dst.Addr() == q.Addr && (q.Port == 0 || h.Dst.Port() == q.Port) {
-		return true
-	}
-	return q.Token != "" && strings.Contains(strings.ToLower(string(h.Payload)), strings.ToLower(q.Token))
 }

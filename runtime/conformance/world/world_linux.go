@@ -22,6 +22,15 @@ import (
 // served: being taken, it keeps a second one from being made.
 const shared = "@bottle-conformance-world"
 
+var layout = Layout{
+	A:        netip.MustParsePrefix("198.51.100.0/24"),
+	B:        netip.MustParsePrefix("203.0.113.0/24"),
+	V6:       netip.MustParsePrefix("2001:db8:b0::/64"),
+	Metadata: netip.MustParseAddr("169.254.169.254"),
+	DNS:      netip.MustParseAddr("198.51.100.53"),
+	Answer:   netip.MustParseAddr("198.51.100.80"),
+}
+
 // server is the world itself.
 type server struct {
 	ns      *namespace

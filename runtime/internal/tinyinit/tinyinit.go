@@ -42,7 +42,7 @@ import (
 	"github.com/bottle-run/bottle/runtime"
 )
 
-//go:generate ./src/build.sh
+//go:generate ../../../internal/nolibc/build.sh src/init.c init
 
 // ExecID is the name of the variable by which the kill mode finds processes.
 const ExecID = "BOTTLE_EXEC_ID"

@@ -3,7 +3,6 @@
 package tinyinit
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -17,6 +16,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/internal/needs"
+	"github.com/bottle-run/bottle/internal/nolibc"
 )
 
 // program writes the init for this machine into a file.
@@ -47,33 +49,7 @@ func status(t *testing.T, err error) int {
 }
 
 func TestBinariesAreWhatTheSourceGives(t *testing.T) {
-	compilers := map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
-	built := t.TempDir()
-	if out, err := exec.Command("./src/build.sh", built).CombinedOutput(); err != nil {
-		t.Fatalf("build.sh: %v\n%s", err, out)
-	}
-	for arch, compiler := range compilers {
-		t.Run(arch, func(t *testing.T) {
-			version, err := exec.Command(compiler, "-dumpfullversion").Output()
-			if err != nil {
-				t.Skipf("%s is not here", compiler)
-			}
-			if !bytes.HasPrefix(version, []byte("12.2.")) {
-				t.Skipf("the committed program was built by gcc 12.2, this is %s", bytes.TrimSpace(version))
-			}
-			want, err := os.ReadFile(filepath.Join(built, "init-"+arch))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := Binary(arch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Error("the committed program is not what src/init.c gives: run go generate")
-			}
-		})
-	}
+	nolibc.TestRebuild(t, "src/init.c", "init")
 }
 
 func TestBinaryOfUnknownArchitectureIsNotImplemented(t *testing.T) {
@@ -155,7 +131,7 @@ func TestInitForwardsSignals(t *testing.T) {
 // As PID 1 of a namespace of its own it adopts orphans, and reaps them.
 func TestInitReapsOrphans(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("a PID namespace takes root")
+		needs.Missing(t, "a PID namespace takes root")
 	}
 	script := `i=0; while [ $i -lt 20 ]; do sh -c 'sh -c "exit 0" & exit 0'; i=$((i+1)); done
 i=0; while grep -qs '^State:.Z' /proc/[0-9]*/status; do i=$((i+1)); [ $i -lt 500 ] || exit 1; sleep 0.01; done`

@@ -300,9 +300,9 @@ func TestTheProxy(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-		go io.Copy(up, c)
-		io.Copy(c, up)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(up, c) }()
+		_, _ = io.Copy(c, up)
 	}))
 	defer proxy.Close()
 	tr := o.transport(t)

@@ -29,6 +29,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// config is written down again and not taken from core/egress, which renders it: a key
+// that is misspelt there has to be refused here.
 type config struct {
 	Version       int      `yaml:"version"`
 	Mode          string   `yaml:"mode"`

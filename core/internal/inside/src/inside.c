@@ -8,145 +8,15 @@
  *   env FILE CMD ARG...   runs CMD with the variables of FILE
  *   tty FILE CMD ARG...   the same, once the terminal has a size
  *
- * See inside.go for what each promises, and build.sh for how this file is built.
+ * See inside.go for what each promises, and internal/nolibc for how this file is built.
  */
 
-typedef unsigned long ulong;
-
-#if defined(__x86_64__)
-
-#define SYS_read 0
-#define SYS_write 1
-#define SYS_close 3
-#define SYS_mmap 9
-#define SYS_rt_sigprocmask 14
-#define SYS_ioctl 16
-#define SYS_nanosleep 35
-#define SYS_execve 59
-#define SYS_exit 60
-#define SYS_wait4 61
-#define SYS_rt_sigtimedwait 128
-#define SYS_openat 257
-#define O_NOFOLLOW 0x20000
-
-static long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	long ret;
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
-
-__asm__(".globl _start\n"
-	"_start:\n"
-	"	xor %ebp, %ebp\n"
-	"	mov %rsp, %rdi\n"
-	"	and $-16, %rsp\n"
-	"	call start\n");
-
-#elif defined(__aarch64__)
-
-#define SYS_ioctl 29
-#define SYS_openat 56
-#define SYS_close 57
-#define SYS_read 63
-#define SYS_write 64
-#define SYS_exit 93
-#define SYS_nanosleep 101
-#define SYS_rt_sigprocmask 135
-#define SYS_rt_sigtimedwait 137
-#define SYS_execve 221
-#define SYS_mmap 222
-#define SYS_wait4 260
-#define O_NOFOLLOW 0x8000
-
-static long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	register long x8 __asm__("x8") = n;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-	register long x4 __asm__("x4") = e;
-	register long x5 __asm__("x5") = f;
-	__asm__ volatile("svc #0"
-			 : "+r"(x0)
-			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-			 : "memory");
-	return x0;
-}
-
-__asm__(".globl _start\n"
-	"_start:\n"
-	"	mov x29, #0\n"
-	"	mov x30, #0\n"
-	"	mov x0, sp\n"
-	"	bl start\n");
-
-#else
-#error "no system calls for this architecture"
-#endif
-
-#define sys(n, a, b, c, d) sys6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-
-#define AT_FDCWD -100
-#define O_RDONLY 0
-#define O_WRONLY 1
-#define O_CREAT 0x40
-#define O_TRUNC 0x200
-#define O_CLOEXEC 0x80000
-
-#define ENOENT 2
-#define EINTR 4
-#define ENOEXEC 8
-#define EACCES 13
-#define ENOTDIR 20
-
-#define SIGHUP 1
-#define SIGINT 2
-#define SIGQUIT 3
-#define SIGTERM 15
-#define SIGPWR 30
-#define SIG_BLOCK 0
-#define WNOHANG 1
-
-/* The statuses that the shells gave a meaning. */
-#define EXIT_FAILED 125
-#define EXIT_NOT_EXECUTABLE 126
-#define EXIT_NOT_FOUND 127
+#include "nolibc.h"
 
 /* The file of variables may be this large; inside.go checks it beforehand. */
 #define MAX_FILE (4L << 20)
 /* A path that is longer is not tried. */
 #define MAX_PATH 4096
-
-static ulong length(const char *s)
-{
-	ulong n = 0;
-	while (s[n])
-		n++;
-	return n;
-}
-
-static int same(const char *a, const char *b)
-{
-	while (*a && *a == *b)
-		a++, b++;
-	return *a == *b;
-}
-
-static void say(const char *s) { sys(SYS_write, 2, s, length(s), 0); }
-
-static __attribute__((noreturn)) void quit(int status)
-{
-	for (;;)
-		sys(SYS_exit, status, 0, 0, 0);
-}
 
 static __attribute__((noreturn)) void fail(int status, const char *what, const char *why)
 {
@@ -161,7 +31,7 @@ static __attribute__((noreturn)) void fail(int status, const char *what, const c
 /* Anonymous memory; never freed, since the program ends or becomes another. */
 static char *take(ulong size)
 {
-	long p = sys6(SYS_mmap, 0, (long)size, 3 /* read, write */, 0x22 /* private, anonymous */, -1, 0);
+	long p = sys6(SYS_mmap, 0, (long)size, PROT_READ_WRITE, MAP_PRIVATE_ANON, -1, 0);
 	if (p < 0 && p > -4096)
 		fail(EXIT_FAILED, "memory", "there is not enough");
 	return (char *)p;
@@ -302,7 +172,7 @@ static void run(char **argv, char **env)
 		fail(EXIT_NOT_EXECUTABLE, cmd, err == -ENOEXEC ? "it is not a program" : "it cannot be executed");
 	}
 	if (!path)
-		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+		path = DEFAULT_PATH;
 	while (len) {
 		ulong n = 0, at;
 		while (path[n] && path[n] != ':')

@@ -6,157 +6,18 @@
  *   kill TOKEN               kills what has BOTTLE_EXEC_ID=TOKEN in its environment
  *   log FILE                 on the host: writes a container's output into FILE
  *
- * See tinyinit.go for what each promises, and for how this file is built.
+ * See tinyinit.go for what each promises, and internal/nolibc for how this file is built.
  */
 
-typedef unsigned long ulong;
-typedef unsigned char uchar;
+#include "nolibc.h"
 
-/* --- system calls ---------------------------------------------------------- */
-
-#if defined(__x86_64__)
-
-#define SYS_read 0
-#define SYS_write 1
-#define SYS_close 3
-#define SYS_mmap 9
-#define SYS_munmap 11
-#define SYS_rt_sigprocmask 14
-#define SYS_ioctl 16
-#define SYS_nanosleep 35
-#define SYS_getpid 39
-#define SYS_clone 56
-#define SYS_execve 59
-#define SYS_exit 60
-#define SYS_wait4 61
-#define SYS_kill 62
-#define SYS_setpgid 109
-#define SYS_rt_sigtimedwait 128
-#define SYS_getdents64 217
-#define SYS_openat 257
-#define SYS_pwrite64 18
-#define SYS_fcntl 72
-#define SYS_flock 73
-#define SYS_clock_gettime 228
-#define SYS_ppoll 271
-#define SYS_fallocate 285
-#define SYS_signalfd4 289
-#define O_DIRECTORY 0x10000
-
-static long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	long ret;
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
-
-__asm__(".globl _start\n"
-	"_start:\n"
-	"	xor %ebp, %ebp\n"
-	"	mov %rsp, %rdi\n"
-	"	and $-16, %rsp\n"
-	"	call start\n");
-
-#elif defined(__aarch64__)
-
-#define SYS_ioctl 29
-#define SYS_openat 56
-#define SYS_close 57
-#define SYS_getdents64 61
-#define SYS_read 63
-#define SYS_write 64
-#define SYS_exit 93
-#define SYS_nanosleep 101
-#define SYS_kill 129
-#define SYS_rt_sigprocmask 135
-#define SYS_rt_sigtimedwait 137
-#define SYS_setpgid 154
-#define SYS_getpid 172
-#define SYS_munmap 215
-#define SYS_clone 220
-#define SYS_execve 221
-#define SYS_mmap 222
-#define SYS_wait4 260
-#define SYS_fcntl 25
-#define SYS_flock 32
-#define SYS_fallocate 47
-#define SYS_pwrite64 68
-#define SYS_ppoll 73
-#define SYS_signalfd4 74
-#define SYS_clock_gettime 113
-#define O_DIRECTORY 0x4000
-
-static long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	register long x8 __asm__("x8") = n;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-	register long x4 __asm__("x4") = e;
-	register long x5 __asm__("x5") = f;
-	__asm__ volatile("svc #0"
-			 : "+r"(x0)
-			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-			 : "memory");
-	return x0;
-}
-
-__asm__(".globl _start\n"
-	"_start:\n"
-	"	mov x29, #0\n"
-	"	mov x30, #0\n"
-	"	mov x0, sp\n"
-	"	bl start\n");
-
-#else
-#error "no system calls for this architecture"
-#endif
-
-#define sys(n, a, b, c, d) sys6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-
-#define ENOENT 2
-#define EINTR 4
-#define E2BIG 7
-#define ECHILD 10
-#define EACCES 13
-#define ENOTDIR 20
-
-#define EAGAIN 11
-#define SIGKILL 9
-#define SIGUSR1 10
-#define SIGTERM 15
-#define SIGCHLD 17
-#define SIGSTOP 19
-#define SIG_BLOCK 0
-#define SIG_SETMASK 2
-
-#define O_RDONLY 0
-#define O_WRONLY 1
-#define O_CREAT 0100
-#define O_NONBLOCK 04000
 #define F_SETFL 4
 #define LOCK_EX 2
 #define LOCK_NB 4
 #define POLLIN 1
 #define FALLOC_FL_KEEP_SIZE 1
 #define FALLOC_FL_PUNCH_HOLE 2
-#define O_CLOEXEC 02000000
-#define AT_FDCWD -100
-#define WNOHANG 1
 #define TIOCSPGRP 0x5410
-#define PROT_READ_WRITE 3
-#define MAP_PRIVATE_ANON 0x22
-
-#define EXIT_USAGE 125
-#define EXIT_NOEXEC 126
-#define EXIT_NOTFOUND 127
 
 /* The compiler may call these. */
 
@@ -179,32 +40,6 @@ void *memcpy(void *to, const void *from, ulong n)
 
 /* --- small things ----------------------------------------------------------- */
 
-static void die(int status) __attribute__((noreturn));
-static void die(int status)
-{
-	for (;;)
-		sys(SYS_exit, status, 0, 0, 0);
-}
-
-static ulong length(const char *s)
-{
-	ulong n = 0;
-	while (s[n])
-		n++;
-	return n;
-}
-
-static int same(const char *a, const char *b)
-{
-	while (*a && *a == *b) {
-		a++;
-		b++;
-	}
-	return *a == *b;
-}
-
-static void say(const char *s) { sys(SYS_write, 2, s, length(s), 0); }
-
 static void complain(const char *what, const char *why)
 {
 	say("bottle-init: ");
@@ -226,7 +61,7 @@ static void nap(long milliseconds)
 static long exec(char **argv, char **envp)
 {
 	static char file[4096];
-	const char *path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	const char *path = DEFAULT_PATH;
 	const char *name = argv[0], *p;
 	ulong size = length(name);
 	long err, denied = 0;
@@ -284,12 +119,12 @@ static void child(char **argv, char **envp)
 	err = exec(argv, envp);
 	if (err == -ENOENT || err == -ENOTDIR) {
 		complain(argv[0], "not found");
-		die(EXIT_NOTFOUND);
+		quit(EXIT_NOT_FOUND);
 	}
 	complain(argv[0], err == -EACCES ? "permission denied"
 			  : err == -E2BIG ? "the arguments are too long"
 					  : "cannot be executed");
-	die(EXIT_NOEXEC);
+	quit(EXIT_NOT_EXECUTABLE);
 }
 
 static int init(char **argv, char **envp)
@@ -300,7 +135,7 @@ static int init(char **argv, char **envp)
 	if (argv[0] && same(argv[0], "--"))
 		argv++;
 	if (!argv[0])
-		return EXIT_USAGE;
+		return EXIT_FAILED;
 	/*
 	 * Blocked signals wait to be taken, also those whose default PID 1 would
 	 * ignore.
@@ -309,7 +144,7 @@ static int init(char **argv, char **envp)
 	main_pid = sys(SYS_clone, SIGCHLD, 0, 0, 0);
 	if (main_pid < 0) {
 		complain(argv[0], "cannot make a process");
-		return EXIT_USAGE;
+		return EXIT_FAILED;
 	}
 	if (!main_pid)
 		child(argv, envp);
@@ -517,7 +352,7 @@ static int kill_all(const char *token)
 	long table;
 
 	if (!*token || length(token) + sizeof prefix > sizeof variable)
-		return EXIT_USAGE;
+		return EXIT_FAILED;
 	memcpy(variable, prefix, sizeof prefix);
 	memcpy(variable + sizeof prefix - 1, token, length(token) + 1);
 	table = sys6(SYS_mmap, 0, PROCESSES * sizeof *processes, PROT_READ_WRITE, MAP_PRIVATE_ANON, -1, 0);
@@ -694,11 +529,11 @@ __attribute__((noreturn, used)) void start(long *stack)
 	char **envp = argv + argc + 1;
 
 	if (argc >= 3 && same(argv[1], "init"))
-		die(init(argv + 2, envp));
+		quit(init(argv + 2, envp));
 	if (argc == 3 && same(argv[1], "kill"))
-		die(kill_all(argv[2]));
+		quit(kill_all(argv[2]));
 	if (argc == 3 && same(argv[1], "log"))
-		die(log_output(argv[2]));
+		quit(log_output(argv[2]));
 	say("usage: bottle-init init [--] CMD [ARG...] | kill TOKEN | log FILE\n");
-	die(EXIT_USAGE);
+	quit(EXIT_FAILED);
 }
