@@ -20,6 +20,9 @@ import (
 func logger(t *testing.T) (stdout, stderr *os.File, cmd *exec.Cmd, file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var ends [3][2]*os.File
 	for i := range ends {
 		r, w, err := os.Pipe()
@@ -41,6 +44,19 @@ func logger(t *testing.T) (stdout, stderr *os.File, cmd *exec.Cmd, file string) 
 		t.Fatal(err)
 	}
 	return ends[0][1], ends[1][1], cmd, file
+}
+
+// TestTheLoggerMakesNoFile: what removes a container may take its log away before the
+// logger comes to it, and would find a directory that is not empty.
+func TestTheLoggerMakesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := exec.Command(program(t), "log", filepath.Join(dir, "log")).Run(); err == nil {
+		t.Error("it runs without its file")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("it made %v, %v", entries, err)
+	}
 }
 
 type logged struct {

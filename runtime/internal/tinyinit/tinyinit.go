@@ -26,8 +26,8 @@
 //
 // For the host, as what a containerd shim calls a binary logger: standard output
 // of a container on descriptor 3, its standard error on 4, and 5 to close when
-// ready. It writes records (see [LogRecord]) into FILE, which it keeps locked
-// (flock) as long as it lives, and holds on to the last 64 MiB. On SIGUSR1 it
+// ready. It writes records (see [LogRecord]) into FILE, which has to be there and is
+// kept locked (flock) as long as the logger lives, and holds on to the last 64 MiB. On SIGUSR1 it
 // writes what there is to read and then a record of kind [LogSync]; on SIGTERM,
 // or when both streams have ended, it writes what there is and ends. A full disk
 // loses output and never blocks the container.

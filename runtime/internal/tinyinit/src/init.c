@@ -480,7 +480,8 @@ static int log_output(const char *file)
 	int pid = (int)sys(SYS_getpid, 0, 0, 0, 0);
 
 	sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all);
-	log_fd = sys(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	/* Never made here: the container may be removed at this very moment. */
+	log_fd = sys(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CLOEXEC, 0);
 	if (log_fd < 0) {
 		complain(file, "cannot be opened for logging");
 		return 1;
