@@ -226,9 +226,10 @@ func (b *build) from(words []string) error {
 		maps.Copy(next.labels, base.labels)
 	case words[0] == "scratch":
 	default:
+		// All of it with the lock held: another build may take the tag away meanwhile.
 		b.engine.mu.Lock()
+		defer b.engine.mu.Unlock()
 		img := b.engine.image(words[0])
-		b.engine.mu.Unlock()
 		if img == nil {
 			return notFound("image", words[0])
 		}
