@@ -84,32 +84,9 @@ func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
 			add("namespaces", n)
 		}
 	}
-	networks, err := e.networks()
-	if err != nil {
+	if err := e.networkInventory(ctx, add); err != nil {
 		return nil, err
 	}
-	for _, n := range networks {
-		add("networks", n.ID+" "+n.Name)
-	}
-	links, err := e.link.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, devicePrefix) {
-			add("devices", l.Attrs().Name)
-		}
-	}
-	rules, err := firewallInventory()
-	if err != nil {
-		return nil, err
-	}
-	add("firewall", rules...)
-	forward, err := forwardInventory()
-	if err != nil {
-		return nil, err
-	}
-	add("firewall", forward...)
 	mounted, err := stateMounts(e.state, e.run)
 	if err != nil {
 		return nil, err
@@ -124,6 +101,43 @@ func (e *Engine) inventory(ctx context.Context) (runtime.Inventory, error) {
 		slices.Sort(inv[kind])
 	}
 	return inv, nil
+}
+
+// networkInventory adds the networks and what is set up for them. It holds the lock of
+// the networks: amid another's change a table is listed and then not there.
+func (e *Engine) networkInventory(ctx context.Context, add func(kind string, ids ...string)) error {
+	l, err := e.lockNetworks(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	networks, err := e.networks()
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		add("networks", n.ID+" "+n.Name)
+	}
+	links, err := e.link.LinkList()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, devicePrefix) {
+			add("devices", l.Attrs().Name)
+		}
+	}
+	rules, err := firewallInventory()
+	if err != nil {
+		return err
+	}
+	add("firewall", rules...)
+	forward, err := forwardInventory()
+	if err != nil {
+		return err
+	}
+	add("firewall", forward...)
+	return nil
 }
 
 // listFiles names the files of bottle's own that belong to some object.
