@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
+	"google.golang.org/grpc"
 
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -179,7 +180,8 @@ func dial(ctx context.Context, path, namespace string) (*client.Client, string, 
 	if _, err := os.Stat(path); err != nil {
 		return nil, "", err
 	}
-	c, err := client.New(path, client.WithDefaultNamespace(namespace), client.WithTimeout(connectTimeout))
+	c, err := client.New(path, client.WithDefaultNamespace(namespace), client.WithTimeout(connectTimeout),
+		client.WithExtraDialOpts([]grpc.DialOption{grpc.WithChainUnaryInterceptor(settled)}))
 	if err != nil {
 		return nil, "", err
 	}
