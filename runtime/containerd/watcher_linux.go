@@ -38,6 +38,12 @@ const (
 
 	// watcherPatience bounds how long a watcher waits for a containerd that has gone.
 	watcherPatience = 2 * time.Minute
+
+	// startPatience bounds how long a run waits for the watcher that it has started.
+	startPatience = 20 * time.Second
+
+	// removalPatience bounds the removal of one container.
+	removalPatience = 30 * time.Second
 )
 
 // The watcher runs before main: no program that imports this package needs to know
@@ -102,6 +108,9 @@ func (e *Engine) ensureWatcher(ctx context.Context) error {
 	}
 	// It is nobody's child when this process ends before it, and else reaped.
 	go func() { _ = cmd.Wait() }()
+	if err := ready.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
+		return err
+	}
 	defer context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Now()) })()
 	if answer, err := io.ReadAll(ready); err != nil || string(answer) != "ok" {
 		return fmt.Errorf("the process that removes the container when it ends did not start: %s", strings.TrimSpace(string(answer)+" "+errorText(err)))
@@ -188,16 +197,18 @@ func (e *Engine) watchOnce(ctx context.Context, ready func()) error {
 	envelopes, failures := e.client.EventService().Subscribe(ctx,
 		fmt.Sprintf(`namespace==%s,topic=="/tasks/exit"`, e.namespace),
 		fmt.Sprintf(`namespace==%s,topic=="/containers/delete"`, e.namespace))
-	// What ended before the subscription. Subscribing is not acknowledged, and so
-	// the state is looked at every now and then, too.
+	// Whatever ends from here on is in the subscription or in the state that is looked
+	// at next. Subscribing is not acknowledged, and so it is looked at every now and
+	// then, too.
+	ready()
 	again := time.NewTicker(5 * time.Second)
 	defer again.Stop()
-	for first := true; ; first = false {
-		if left, err := e.removeEnded(ctx); err != nil {
+	for {
+		left, err := e.removeEnded(ctx)
+		if err != nil {
 			return err
-		} else if first {
-			ready()
-		} else if left == 0 {
+		}
+		if left == 0 {
 			done, err := e.mayEnd(ctx)
 			if done || err != nil {
 				return err
@@ -267,11 +278,19 @@ func (e *Engine) removeEnded(ctx context.Context) (left int, err error) {
 				continue
 			}
 		}
-		if err := e.removeContainer(ctx, c.ID); err == nil {
+		if err := e.removeOne(ctx, c.ID); err == nil {
 			left--
 		}
 	}
 	return left, nil
+}
+
+// removeOne removes a container. One that cannot be removed keeps the others waiting
+// only so long, and is tried again.
+func (e *Engine) removeOne(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removalPatience)
+	defer cancel()
+	return e.removeContainer(ctx, id)
 }
 
 // mayEnd reports whether the watcher may end: under the gate nobody relies on it
