@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bottle-run/bottle/core/sidecarimage"
 )
@@ -136,9 +138,13 @@ func (b *toolchainBottle) manifest(t *testing.T, hosts *toolchainHosts, user str
 	check(t, os.WriteFile(filepath.Join(b.dir, "bottle.yaml"), text, 0o644))
 }
 
-// bottle runs the program and returns what it says.
+// bottle runs the program and returns what it says. One that hangs says where.
 func (b *toolchainBottle) bottle(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, "bottle", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Dir, cmd.Env = b.dir, append(os.Environ(), "BOTTLE_RUNTIME="+b.e.name, "BOTTLE_HOST="+b.e.host)
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -35,7 +35,7 @@ type engine struct {
 	mu       sync.Mutex // guards what follows
 	conn     context.Context
 	info     *hostInfo
-	sealedBy int // the monitor of the container for which seal was last called //nolint:unused // on Linux alone
+	sealedBy int //nolint:unused // on Linux alone: the monitor of the container for which seal was last called
 
 	hosts    keyedMutex // by network: whoever rewrites its hosts files
 	commands commandCache

@@ -73,7 +73,7 @@ func (f *fakeNetwork) Connect(_ context.Context, path string) (Connection, error
 	if err != nil {
 		return Connection{}, err
 	}
-	defer space.Close()
+	defer func() { _ = space.Close() }()
 	inside, err := netlink.NewHandleAt(space, unix.NETLINK_ROUTE)
 	if err != nil {
 		return Connection{}, err

@@ -61,7 +61,7 @@ func (l *rootLock) wait(ctx context.Context) (*rootLock, error) {
 		return l, nil
 	case <-ctx.Done():
 		_ = flock(l.waiting, unix.LOCK_UN)
-		go func() { <-locked; l.release() }()
+		go func() { _ = <-locked; l.release() }()
 		return nil, context.Cause(ctx)
 	}
 }

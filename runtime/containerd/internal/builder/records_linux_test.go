@@ -126,7 +126,7 @@ func TestWhatContainerdHasIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer records.Close()
+	defer func() { _ = records.Close() }()
 	items, err := records.All()
 	if err != nil {
 		t.Fatal(err)
