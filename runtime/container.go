@@ -222,8 +222,9 @@ type Endpoint struct {
 type ExitStatus struct {
 	// Code is the exit status, or 128 plus the signal that ended the process.
 	Code int
-	// OOMKilled reports that the kernel killed it for lack of memory, where the
-	// engine can tell.
+	// OOMKilled reports that the kernel killed it for lack of memory. It is true only if
+	// that is known: Docker misses it now and then
+	// (github.com/containerd/containerd/issues/8180).
 	OOMKilled bool
 }
 
