@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,10 +22,24 @@ import (
 
 // inspect describes any container, bottle's or not.
 func (e *engine) inspect(ctx context.Context, name string) (apiContainer, error) {
-	var c apiContainer
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/" + esc(name) + "/json"}, &c)
-	return c, err
+	const attempts, wait = 20, 10 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		var c apiContainer
+		err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/" + esc(name) + "/json"}, &c)
+		if err == nil || attempt == attempts || !endedMeanwhile.MatchString(err.Error()) {
+			return c, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		}
+	}
 }
+
+// endedMeanwhile is how the service fails to describe a container whose process ends
+// while it looks at it.
+var endedMeanwhile = regexp.MustCompile(`\b(open|read) /proc/[0-9]+/cgroup: no such (process|file or directory)`)
 
 // labelContainer tells a container that bottle made from one that somebody made
 // of an image of bottle's: a container has its image's labels too.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -91,6 +92,34 @@ func TestRemovalThatTheServiceReportsInASuccess(t *testing.T) {
 	defer func() { _ = rt.Close() }()
 	if err := rt.RemoveNetwork(t.Context(), "n"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("expected FailedPrecondition, got %v", err)
+	}
+}
+
+func TestAContainerThatEndsWhileItIsLookedAtIsLookedAtAgain(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Libpod-API-Version", "4.3.1")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/_ping"):
+		case asked.Add(1) < 3:
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"cause":"no such process","message":"read /proc/19163/cgroup: no such process","response":500}`)
+		default:
+			_, _ = io.WriteString(w, `{"Id":"1","State":{"Status":"exited","ExitCode":7},"Config":{"Labels":{"`+runtime.LabelManaged+`":"true","`+labelContainer+`":"true"}}}`)
+		}
+	}))
+	defer server.Close()
+	rt, err := Driver{}.Open(t.Context(), runtime.Options{Host: "tcp://" + server.Listener.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rt.Close() }()
+	status, err := rt.Wait(t.Context(), "c")
+	if err != nil || status.Code != 7 {
+		t.Errorf("expected exit status 7, got %+v and %v", status, err)
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("expected it to be looked at three times, not %d", n)
 	}
 }
 
