@@ -49,7 +49,7 @@ func (b *Bottle) Audit(ctx context.Context, opts AuditOptions, each func(AuditLi
 		return err
 	}
 	if len(list) == 0 {
-		return Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress, so there is no audit log", b.Name)
+		return Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress and without git, so there is no audit log", b.Name)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

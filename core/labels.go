@@ -32,6 +32,7 @@ const (
 	RoleImage       = "image"
 	RoleFirewall    = "firewall"
 	RoleEgressProxy = "egress-proxy"
+	RoleGitGate     = "git-gate"
 	// RoleProbe is a container that looks whether a foreign firewall is ready.
 	RoleProbe = "probe"
 )

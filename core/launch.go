@@ -34,6 +34,7 @@ const (
 	stepFirewall       = "start firewall"
 	stepEgressProxyRun = "run egress proxy container"
 	stepEgressProxy    = "start egress proxy"
+	stepGitGate        = "start git gate"
 
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
@@ -127,11 +128,12 @@ type launch struct {
 	user      account           // by stepUser
 
 	egressNetwork runtime.Network   // by stepEgress
-	egress        *wayOut           // nil without sidecars
+	egress        *wayOut           // nil without a way out
 	pair          *ca.Pair          // by stepCertificates
 	sidecarImages map[string]string // by stepSidecarImage: references by role
 	firewall      runtime.Container // by stepFirewall
 	egressProxy   runtime.Container // by stepEgressProxyRun
+	gitGate       runtime.Container // by stepGitGate
 }
 
 func (l *launch) steps() []graph.Step {
@@ -141,10 +143,7 @@ func (l *launch) steps() []graph.Step {
 	}
 	// The agent is started last, when every sidecar is ready.
 	sidecars, last := l.sidecarSteps()
-	ready := []string{stepEngine, stepImage, stepClaim}
-	if last != "" {
-		ready = append(ready, last)
-	}
+	ready := append([]string{stepEngine, stepImage, stepClaim}, last...)
 	steps := []graph.Step{
 		{Name: stepEngine, Run: l.checkEngine},
 		{Name: stepImage, Object: imageName, Run: l.prepareImage},
@@ -233,7 +232,7 @@ func (l *launch) scan(ctx context.Context) (err error) {
 			return withKind(KindInput, err)
 		}
 	}
-	return nil
+	return l.refuseKeys()
 }
 
 // claim takes a name by making the network that bears it: of several launches
@@ -295,15 +294,18 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	labels := l.labels(RoleAgent)
 	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
-	if l.egress != nil {
-		labels[LabelSidecars] = strings.Join(l.egress.roles(), ",")
+	if roles := l.roles(); len(roles) > 0 {
+		labels[LabelSidecars] = strings.Join(roles, ",")
 	}
 	files, err := l.trustFiles()
 	if err != nil {
 		return err
 	}
 	files = append(files, runtime.File{Path: inside.Path, Mode: 0o755, Content: program})
-	env := l.agentEnv()
+	env, err := l.agentEnv()
+	if err != nil {
+		return err
+	}
 	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})

@@ -33,6 +33,7 @@ func NewPlan(m *manifest.Manifest, host Host, wishes Wishes) (Plan, Secrets, err
 	p.container()
 	p.environment()
 	p.egress()
+	p.git()
 	p.files()
 	if err := p.err(); err != nil {
 		return Plan{}, Secrets{}, err
@@ -279,12 +280,28 @@ func (p *planner) egress() {
 	if b.Egress == nil {
 		return
 	}
-	variables := maps.Clone(p.plan.Env)
-	maps.Copy(variables, p.secrets)
-	p.plan.Egress, p.tokens = egress.New(egress.Source{
+	p.plan.Egress, p.tokens = egress.New(p.egressSource())
+}
+
+func (p *planner) egressSource() egress.Source {
+	b := p.bottle
+	src := egress.Source{
 		Egress: b.Egress, Firewall: b.Firewall, SecretHosts: b.SecretHosts,
-		Variables: variables, LookupEnv: p.host.LookupEnv, Path: p.path, Fail: p.atBottle, FailFile: p.add,
-	})
+		Variables: p.variables(), LookupEnv: p.host.LookupEnv, Path: p.path, Fail: p.atBottle, FailFile: p.add,
+	}
+	for _, r := range b.Git {
+		if r.Credential != nil {
+			src.Elsewhere = append(src.Elsewhere, r.Credential.Token)
+		}
+	}
+	return src
+}
+
+// variables are all of the agent's.
+func (p *planner) variables() map[string]string {
+	all := maps.Clone(p.plan.Env)
+	maps.Copy(all, p.secrets)
+	return all
 }
 
 func (p *planner) files() {
@@ -312,6 +329,7 @@ func (p *planner) files() {
 		if mf.Source != "" {
 			f.Source = p.path(mf.Source)
 			p.check([]string{"files", strconv.Itoa(i), "source"}, f.Source, wantAny)
+			p.noKey(i, f.Source)
 			if info, err := os.Stat(f.Source); err == nil {
 				f.Tree = info.IsDir()
 				if !f.Tree && f.Mode == 0 {

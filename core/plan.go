@@ -2,6 +2,7 @@ package core
 
 import (
 	"github.com/bottle-run/bottle/core/egress"
+	"github.com/bottle-run/bottle/core/gitgate"
 	"github.com/bottle-run/bottle/runtime"
 )
 
@@ -32,8 +33,10 @@ type Plan struct {
 	ReadOnly   bool    `json:"read_only,omitempty"`
 	Tmpfs      []Tmpfs `json:"tmpfs,omitempty"`
 
-	// Egress is what may leave the bottle; nil means nothing, and no sidecar.
+	// Egress is what may leave the bottle; nil means nothing, and no sidecar for it.
 	Egress *egress.Policy `json:"egress,omitempty"`
+	// Git is which git repositories the agent may use; nil means none, and no git gate.
+	Git *gitgate.Policy `json:"git,omitempty"`
 
 	// Files are put into the running bottle.
 	Files []File `json:"files,omitempty"`

@@ -6,17 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
-	"github.com/hashicorp/go-multierror"
-
 	"github.com/bottle-run/bottle/core/egress"
-	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/core/gitgate"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/delivery"
-	"github.com/bottle-run/bottle/sidecar/secrets"
 )
 
 // maxAnswer bounds what is read of a sidecar's answer, in bytes.
@@ -24,42 +19,75 @@ const maxAnswer = delivery.MaxDocument
 
 // LivePolicy is what a bottle's sidecars have in force. It holds no secret.
 type LivePolicy struct {
-	Firewall *config.Firewall `json:"firewall"`
+	// Firewall is nil if the bottle was launched without egress.
+	Firewall *config.Firewall `json:"firewall,omitempty"`
 	// EgressProxy is nil if the bottle was launched without routes.
 	EgressProxy *config.EgressProxy `json:"egress_proxy,omitempty"`
+	// GitGate is nil if the bottle was launched without git.
+	GitGate *config.GitGate `json:"git_gate,omitempty"`
 }
 
-// Section writes the policy as the manifest's section egress, which [Bottle.SetPolicy]
-// reads.
+// Section writes the policy as the manifest's sections egress and git, which
+// [Bottle.SetPolicy] reads.
 func (p LivePolicy) Section() ([]byte, error) {
-	if e := p.EgressProxy; e != nil {
-		return egress.Section(e.AllowAll, e.Allow, e.Routes)
+	var text, git []byte
+	var err error
+	switch {
+	case p.EgressProxy != nil:
+		text, err = egress.Section(p.EgressProxy.AllowAll, p.EgressProxy.Allow, p.EgressProxy.Routes)
+	case p.Firewall != nil:
+		text, err = egress.Section(p.Firewall.AllowAll, p.Firewall.Allow, nil)
 	}
-	return egress.Section(p.Firewall.AllowAll, p.Firewall.Allow, nil)
+	if err == nil && p.GitGate != nil {
+		git, err = gitgate.Section(p.GitGate)
+	}
+	return append(text, git...), err
 }
 
 // Policy asks the bottle's sidecars what they have in force. A bottle without sidecars is
 // of KindNotFound.
 func (b *Bottle) Policy(ctx context.Context) (LivePolicy, error) {
 	var p LivePolicy
-	list, err := b.Sidecars(ctx)
+	has, err := b.hasSidecars(ctx, "policy")
 	if err != nil {
 		return p, err
 	}
-	if len(list) == 0 {
-		return p, Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress, so there is no policy", b.Name)
+	if has[RoleFirewall] {
+		p.Firewall = &config.Firewall{}
+		if err := b.askPolicy(ctx, RoleFirewall, p.Firewall); err != nil {
+			return p, err
+		}
 	}
-	p.Firewall = &config.Firewall{}
-	if err := b.askPolicy(ctx, RoleFirewall, p.Firewall); err != nil {
-		return p, err
-	}
-	if slices.ContainsFunc(list, func(s Sidecar) bool { return s.Role == RoleEgressProxy }) {
+	if has[RoleEgressProxy] {
 		p.EgressProxy = &config.EgressProxy{}
 		if err := b.askPolicy(ctx, RoleEgressProxy, p.EgressProxy); err != nil {
 			return p, err
 		}
 	}
+	if has[RoleGitGate] {
+		p.GitGate = &config.GitGate{}
+		if err := b.askPolicy(ctx, RoleGitGate, p.GitGate); err != nil {
+			return p, err
+		}
+	}
 	return p, nil
+}
+
+// hasSidecars returns the roles of the bottle's sidecars. A bottle without any is of
+// KindNotFound: it has not what is asked for.
+func (b *Bottle) hasSidecars(ctx context.Context, what string) (map[string]bool, error) {
+	list, err := b.Sidecars(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress and without git, so there is no %s", b.Name, what)
+	}
+	has := map[string]bool{}
+	for _, s := range list {
+		has[s.Role] = true
+	}
+	return has, nil
 }
 
 func (b *Bottle) askPolicy(ctx context.Context, role string, into any) error {
@@ -71,117 +99,6 @@ func (b *Bottle) askPolicy(ctx context.Context, role string, into any) error {
 	d.DisallowUnknownFields() // what is not known here would be lost when it is put back
 	if err := d.Decode(into); err != nil {
 		return fmt.Errorf("the %s of bottle %s was not launched by this version of bottle: %w", roleText(role), b.Name, err)
-	}
-	return nil
-}
-
-// SetPolicy puts the section egress of data into force, in the forms that
-// [manifest.ParseEgress] reads; file is its name in errors. Everything is checked as when
-// a bottle is planned. New tokens are taken from the host's variables; those that the
-// bottle has already need not be set if they go to no new host. On an error the old policy
-// stays in force.
-//
-// Between the changes of its two sidecars a request needs the leave of both policies.
-func (b *Bottle) SetPolicy(ctx context.Context, file string, data []byte, host Host) error {
-	section, err := manifest.ParseEgress(file, data, b.Agent)
-	if err != nil {
-		return err
-	}
-	live, err := b.Policy(ctx)
-	if err != nil {
-		return err
-	}
-	p, tokens, err := changed(section, live, host)
-	if err != nil {
-		return err
-	}
-	values := egress.Values{Tokens: tokens}
-	firewall := *live.Firewall
-	p.ApplyFirewall(&firewall)
-	if err := b.putConfig(ctx, RoleFirewall, &firewall, p.FirewallSecrets(values)); err != nil {
-		return err
-	}
-	if live.EgressProxy == nil {
-		return nil
-	}
-	proxy := *live.EgressProxy
-	p.ApplyEgressProxy(&proxy)
-	err = b.putConfig(ctx, RoleEgressProxy, &proxy, p.EgressProxySecrets(values))
-	if err == nil {
-		return nil
-	}
-	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
-	defer cancel()
-	if undone := b.putConfig(back, RoleFirewall, live.Firewall, nil); undone != nil {
-		return fmt.Errorf("%w\nand the firewall has the new policy already: %w", err, undone)
-	}
-	return err
-}
-
-// changed makes the policy of a section for a bottle that runs, and the tokens that the
-// bottle does not have yet.
-func changed(section *manifest.Section, live LivePolicy, host Host) (*egress.Policy, map[string]string, error) {
-	var errs *multierror.Error
-	fail := func(keys []string, format string, args ...any) {
-		errs = multierror.Append(errs, section.Errorf(keys, format, args...))
-	}
-	before := map[string][]string{} // token to hosts
-	if live.EgressProxy != nil {
-		before = egress.TokenHosts(live.EgressProxy.Routes)
-	} else if len(section.Egress.Routes) > 0 {
-		fail([]string{"egress", "routes"}, "routes: the bottle was launched without routes, so no egress proxy runs in it: launch it again")
-	}
-	kept := map[string]bool{}
-	p, tokens := egress.New(egress.Source{
-		Egress: section.Egress,
-		LookupEnv: func(name string) (string, bool) {
-			if value, ok := host.LookupEnv(name); ok {
-				return value, true
-			}
-			_, known := before[name]
-			kept[name] = known
-			return "kept", known // it is not delivered again
-		},
-		Fail: fail,
-	})
-	after := egress.TokenHosts(p.Routes)
-	for i, r := range p.Routes {
-		if r.Credential == nil || !kept[r.Credential.Secret] {
-			continue
-		}
-		name := r.Credential.Secret
-		delete(tokens, name)
-		for _, h := range after[name] {
-			if !slices.Contains(before[name], h) {
-				fail([]string{"egress", "routes", fmt.Sprint(i), "credential", "token"}, "token: %s may not go to %s yet, and to change that its value is needed: export it", name, h)
-				break
-			}
-		}
-	}
-	if err := errs.ErrorOrNil(); err != nil {
-		errs.ErrorFormat = joinLines
-		return nil, nil, &Error{Kind: KindInput, Err: err}
-	}
-	return p, tokens, nil
-}
-
-// putConfig puts a configuration, and secrets that have values, into force in a sidecar.
-func (b *Bottle) putConfig(ctx context.Context, role string, c any, list []secrets.Secret) error {
-	encoded, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	list = slices.DeleteFunc(list, func(s secrets.Secret) bool { return s.Value == "" })
-	doc, err := delivery.Document{Config: encoded, Secrets: list}.Encode()
-	if err != nil {
-		return err
-	}
-	if err := b.AskSidecar(ctx, role, []string{"put", "--wait"}, bytes.NewReader(doc), io.Discard); err != nil {
-		var refused *AskError
-		if errors.As(err, &refused) {
-			return Errorf(KindInput, "the old policy stays in force: %w", err)
-		}
-		return err
 	}
 	return nil
 }
@@ -210,16 +127,22 @@ func (v Verdict) Allowed() bool { return v.Decision == "allow" }
 const statusDenied = 4
 
 // TestPolicy says which rule decides about a request, without sending it. What a scan
-// of it would find, and where its name leads, is not known.
+// of it would find, and where its name leads, is not known. The methods FETCH and PUSH are
+// git's: the URL is a repository's, for PUSH with the full name of a reference after #.
 func (b *Bottle) TestPolicy(ctx context.Context, method, url string) (Verdict, error) {
-	list, err := b.Sidecars(ctx)
+	has, err := b.hasSidecars(ctx, "policy")
 	if err != nil {
 		return Verdict{}, err
 	}
-	if len(list) == 0 {
-		return Verdict{}, Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress, so there is no policy", b.Name)
-	}
-	if !slices.ContainsFunc(list, func(s Sidecar) bool { return s.Role == RoleEgressProxy }) {
+	switch method = strings.ToUpper(method); {
+	case method == "FETCH" || method == "PUSH":
+		if !has[RoleGitGate] {
+			return Verdict{}, Errorf(KindNotFound, "bottle %s has no git gate: it was launched without git", b.Name)
+		}
+		return b.ask(ctx, RoleGitGate, method, url)
+	case !has[RoleFirewall]:
+		return Verdict{}, Errorf(KindNotFound, "bottle %s has no way out but git: FETCH and PUSH can be tried", b.Name)
+	case !has[RoleEgressProxy]:
 		return b.ask(ctx, RoleFirewall, method, url)
 	}
 	v, err := b.ask(ctx, RoleEgressProxy, method, url)
@@ -236,7 +159,7 @@ func (b *Bottle) TestPolicy(ctx context.Context, method, url string) (Verdict, e
 func (b *Bottle) ask(ctx context.Context, role, method, url string) (Verdict, error) {
 	v := Verdict{}
 	out := &cappedBuffer{max: maxAnswer}
-	err := b.AskSidecar(ctx, role, []string{"policy", "test", "--", strings.ToUpper(method), url}, nil, out)
+	err := b.AskSidecar(ctx, role, []string{"policy", "test", "--", method, url}, nil, out)
 	var refused *AskError
 	if err != nil && (!errors.As(err, &refused) || refused.Status != statusDenied) {
 		return v, err

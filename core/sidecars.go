@@ -34,23 +34,54 @@ type SidecarImage func(arch string) (image *sidecarimage.Image, note string, err
 
 // sidecarSteps are those of the plan's sidecars: what the agent's container has to wait
 // for is returned with them.
-func (l *launch) sidecarSteps() (steps []graph.Step, last string) {
+func (l *launch) sidecarSteps() (steps []graph.Step, last []string) {
+	if len(l.roles()) == 0 {
+		return nil, nil
+	}
+	steps = []graph.Step{{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages}}
+	if l.plan.Git != nil {
+		steps = append(steps, graph.Step{Name: stepGitGate, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim, stepEgress}, Run: l.startGitGate})
+		last = append(last, stepGitGate)
+	}
 	if l.egress == nil {
-		return nil, ""
+		return steps, last
 	}
-	steps = []graph.Step{
-		{Name: stepCertificates, Run: l.makeCertificates},
-		{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages},
-		{Name: stepFirewall, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim, stepEgress}, Run: l.startFirewall},
-	}
+	steps = append(steps,
+		graph.Step{Name: stepCertificates, Run: l.makeCertificates},
+		graph.Step{Name: stepFirewall, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim, stepEgress}, Run: l.startFirewall},
+	)
 	if !l.egress.routes() {
-		return steps, stepFirewall
+		return steps, append(last, stepFirewall)
 	}
 	return append(steps,
 		// It is made beside the firewall, and gets its configuration after it.
 		graph.Step{Name: stepEgressProxyRun, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim}, Run: l.runEgressProxy},
 		graph.Step{Name: stepEgressProxy, Object: l.plan.Agent, Needs: []string{stepEgressProxyRun, stepFirewall}, Run: l.configureEgressProxy},
-	), stepEgressProxy
+	), append(last, stepEgressProxy)
+}
+
+// roles are those of the bottle's sidecars, each after those that it needs.
+func (l *launch) roles() []string {
+	var roles []string
+	if l.egress != nil {
+		roles = l.egress.roles()
+	}
+	if l.plan.Git != nil {
+		roles = append(roles, RoleGitGate)
+	}
+	return roles
+}
+
+// replacement is the reference of the image that the manifest gives for a role; empty means
+// the built-in one.
+func (l *launch) replacement(role string) string {
+	switch {
+	case role == RoleGitGate:
+		return l.plan.Git.Image
+	case l.egress == nil:
+		return ""
+	}
+	return l.egress.image(role)
 }
 
 // makeCertificates makes the bottle's authorities, in memory.
@@ -63,8 +94,8 @@ func (l *launch) makeCertificates(context.Context) (err error) {
 func (l *launch) prepareSidecarImages(ctx context.Context) error {
 	l.sidecarImages = map[string]string{}
 	var builtIn []string
-	for _, role := range l.egress.roles() {
-		reference := l.egress.image(role)
+	for _, role := range l.roles() {
+		reference := l.replacement(role)
 		if reference == "" {
 			builtIn = append(builtIn, role)
 			continue
@@ -76,7 +107,8 @@ func (l *launch) prepareSidecarImages(ctx context.Context) error {
 		}
 		l.sidecarImages[role] = imageRef(got, image)
 	}
-	if len(builtIn) == 0 && !l.egress.foreign() {
+	foreign := l.egress != nil && l.egress.foreign()
+	if len(builtIn) == 0 && !foreign {
 		return nil
 	}
 	got, loaded, err := l.builtInImage(ctx)
@@ -91,7 +123,7 @@ func (l *launch) prepareSidecarImages(ctx context.Context) error {
 	for _, role := range builtIn {
 		l.sidecarImages[role] = got
 	}
-	if l.egress.foreign() {
+	if foreign {
 		l.sidecarImages[RoleProbe] = got
 	}
 	return nil
@@ -154,7 +186,7 @@ func (l *launch) builtInSpec(role string, networks ...string) runtime.ContainerS
 // runSidecar starts a sidecar's container.
 func (l *launch) runSidecar(ctx context.Context, step string, spec runtime.ContainerSpec) (runtime.Container, error) {
 	c, err := l.rt.Run(ctx, spec)
-	if errdefs.IsNotFound(err) && l.egress.image(spec.Labels[LabelRole]) == "" && ctx.Err() == nil {
+	if errdefs.IsNotFound(err) && l.replacement(spec.Labels[LabelRole]) == "" && ctx.Err() == nil {
 		// Another version of bottle may have dropped the image just now.
 		var again error
 		if spec.Image, _, again = l.builtInImage(ctx); again == nil {

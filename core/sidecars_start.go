@@ -27,6 +27,12 @@ func newWayOut(plan Plan, secrets Secrets) *wayOut {
 		return nil
 	}
 	w := &wayOut{policy: plan.Egress, values: egress.Values{Variables: secrets.values, Tokens: secrets.tokens}}
+	if plan.Git != nil {
+		w.values.Elsewhere = map[string]string{}
+		for _, name := range plan.Git.Tokens() {
+			w.values.Elsewhere[name] = secrets.tokens[name]
+		}
+	}
 	if plan.Egress.HasRoutes() {
 		w.values.Hop = newHop()
 	}
@@ -117,7 +123,13 @@ func (l *launch) configureEgressProxy(ctx context.Context) error {
 }
 
 // noProxy is what is reached without the proxy.
-const noProxy = "localhost,127.0.0.1,::1"
+func (l *launch) noProxy() string {
+	const loopback = "localhost,127.0.0.1,::1"
+	if l.plan.Git != nil {
+		return loopback + "," + RoleGitGate
+	}
+	return loopback
+}
 
 // proxyEnv tells the agent's programs of the way out, in both cases: curl ignores
 // HTTP_PROXY for http:// (CVE-2016-5388), others know only the upper case. Without a way
@@ -126,32 +138,34 @@ func (l *launch) proxyEnv() map[string]string {
 	if l.egress == nil {
 		return nil
 	}
-	url := l.egress.proxyURL()
+	url, noProxy := l.egress.proxyURL(), l.noProxy()
 	return map[string]string{
 		"HTTP_PROXY": url, "HTTPS_PROXY": url, "http_proxy": url, "https_proxy": url,
 		"NO_PROXY": noProxy, "no_proxy": noProxy,
 	}
 }
 
-// agentEnv is the environment of the agent's container: the plan's, the way out, and what
-// makes the agent's tools trust it.
-func (l *launch) agentEnv() map[string]string {
+// agentEnv is the environment of the agent's container: the plan's, the way out, what makes
+// the agent's tools trust it, and what makes its git use the git gate.
+func (l *launch) agentEnv() (map[string]string, error) {
 	proxy := l.proxyEnv()
-	if len(proxy) == 0 {
-		return l.plan.Env
+	git, err := l.gitEnv()
+	if err != nil || len(proxy)+len(git) == 0 {
+		return l.plan.Env, err
 	}
 	env := maps.Clone(l.plan.Env)
 	if env == nil {
 		env = map[string]string{}
 	}
+	maps.Copy(env, git)
 	for _, name := range slices.Sorted(maps.Keys(proxy)) {
 		if own, ok := env[name]; ok && own != proxy[name] {
 			l.report.note(stepAgent, fmt.Sprintf("%s is %s, not what the manifest says: there is no other way out", name, proxy[name]))
 		}
 		env[name] = proxy[name]
 	}
-	var trusted map[string]string
+	var trusted map[string]string // nil without a way out
 	trusted, l.secretEnv = l.trustEnv()
 	maps.Copy(env, trusted)
-	return env
+	return env, nil
 }

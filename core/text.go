@@ -9,7 +9,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/policy"
 )
 
@@ -59,6 +61,7 @@ func (p Plan) WriteText(w io.Writer) error {
 		row("variable", "%s, %s: its value is shown nowhere", name, p.Secrets[name])
 	}
 	p.egressText(row)
+	p.gitText(row)
 	p.limitsText(row)
 	for _, f := range p.Files {
 		row(f.What, "%s from %s", f.Target, orDefault(f.Source, "the manifest"))
@@ -84,29 +87,22 @@ func (p Plan) imageText(row func(key, format string, args ...any)) {
 // egressText says what may leave, by which way.
 func (p Plan) egressText(row func(key, format string, args ...any)) {
 	e := p.Egress
-	if e == nil {
+	switch {
+	case e == nil && p.Git != nil:
+		row("egress", "none: there is no way out but git")
+		return
+	case e == nil:
 		row("egress", "none: there is no way out at all")
 		return
 	}
-	image := func(reference string) string {
-		if reference == "" {
-			return "built in"
-		}
-		return reference
-	}
-	firewall := image(e.Firewall.Image)
+	firewall := builtInOr(e.Firewall.Image)
 	if e.Firewall.Engine == manifest.FirewallPipelock {
 		firewall = e.Firewall.Engine + " from " + firewall
 	}
 	row("firewall", "%s, on both networks", firewall)
-	if u := e.Firewall.Proxy; u != nil {
-		row("", "through %s", u.URL)
-	}
-	for _, file := range e.Firewall.CAFiles {
-		row("", "trusting %s", file)
-	}
+	wayText(row, e.Firewall.Way)
 	if e.HasRoutes() {
-		row("egress proxy", "%s, on the sealed network alone, before the firewall", image(e.Image))
+		row("egress proxy", "%s, on the sealed network alone, before the firewall", builtInOr(e.Image))
 	}
 	for _, r := range e.Routes {
 		row("route", "%s", routeText(r))
@@ -126,6 +122,67 @@ func (p Plan) egressText(row func(key, format string, args ...any)) {
 	for _, name := range e.Tokens() {
 		row("token", "%s of the host, for the sidecars: its value is shown nowhere", name)
 	}
+}
+
+func builtInOr(reference string) string { return orDefault(reference, "built in") }
+
+func wayText(row func(key, format string, args ...any), w egress.Way) {
+	if w.Proxy != nil {
+		row("", "through %s", w.Proxy.URL)
+	}
+	for _, file := range w.CAFiles {
+		row("", "trusting %s", file)
+	}
+}
+
+// gitText says which repositories there are and what may be pushed.
+func (p Plan) gitText(row func(key, format string, args ...any)) {
+	g := p.Git
+	if g == nil {
+		return
+	}
+	row("git gate", "%s, on both networks", builtInOr(g.Image))
+	if p.Egress == nil {
+		wayText(row, g.Way)
+	}
+	for _, r := range g.Repositories {
+		row("repository", "%s: %s%s", r.Name, r.URL, pushText(r.Push))
+		switch {
+		case r.SSHKey != "":
+			row("", "with the key %s", r.SSHKey)
+		case r.Credential != nil:
+			row("", "with %s of the host, for the gate: its value is shown nowhere", r.Credential.Secret)
+		}
+	}
+	for _, name := range g.Open {
+		row("secret", "%s is none: it may be pushed", name)
+	}
+	for _, note := range g.Notes {
+		row("note", "%s", note)
+	}
+}
+
+func pushText(p *config.GitPush) string {
+	if p == nil {
+		return ", to fetch from"
+	}
+	var what []string
+	for _, kind := range []struct {
+		name     string
+		patterns []string
+	}{{"branches", p.Branches}, {"tags", p.Tags}, {"notes", p.Notes}} {
+		if len(kind.patterns) > 0 {
+			what = append(what, kind.name+" "+strings.Join(kind.patterns, ", "))
+		}
+	}
+	text := ", to fetch from and to push " + strings.Join(what, " and ")
+	if p.Force {
+		text += ", by force too"
+	}
+	if p.Delete {
+		text += ", and to delete them"
+	}
+	return text
 }
 
 func routeText(r policy.Route) string {

@@ -25,9 +25,9 @@ func newAuditCommand(f *factory, do func(auditOptions) error) *cli.Command {
 		Name:      "audit",
 		Usage:     "show what a bottle's sidecars have decided",
 		ArgsUsage: "NAME",
-		Description: "One line for each decision of the egress proxy and of the firewall, oldest first: a\n" +
-			"request that the egress proxy passes on is decided by both. With --json the lines are\n" +
-			"those that the sidecars wrote.",
+		Description: "One line for each decision of the egress proxy, of the firewall and of the git gate,\n" +
+			"oldest first: a request that the egress proxy passes on is decided by both. Each fetch and\n" +
+			"push is one line of the git gate's. With --json the lines are those that the sidecars wrote.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Usage: "go on with what comes, until the bottle ends"},
 			&cli.BoolFlag{Name: "denied", Usage: "show only what was denied"},
@@ -103,6 +103,9 @@ func auditText(r audit.Record) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %-12s  %-5s  %3s  %s", r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), printable(r.Sidecar), printable(r.Decision), statusOf(r), requestText(r))
 	fmt.Fprintf(&b, "  [%s]", printable(r.Rule))
+	for _, ref := range r.Refs {
+		b.WriteString("  " + refText(ref))
+	}
 	if r.Reason != "" {
 		b.WriteString("  " + printable(r.Reason))
 	}
@@ -113,6 +116,21 @@ func auditText(r audit.Record) string {
 		fmt.Fprintf(&b, "  %.1f ms", r.Duration)
 	}
 	return b.String()
+}
+
+// refText words what a push was to do with a reference: "OLD NEW NAME" in the record.
+func refText(ref string) string {
+	parts := strings.SplitN(ref, " ", 3)
+	if len(parts) != 3 {
+		return printable(ref)
+	}
+	short := func(id string) string {
+		if strings.Trim(id, "0") == "" {
+			return "none"
+		}
+		return id[:min(len(id), 12)]
+	}
+	return printable(parts[2] + " " + short(parts[0]) + " → " + short(parts[1]))
 }
 
 func statusOf(r audit.Record) string {
@@ -130,6 +148,10 @@ func requestText(r audit.Record) string {
 	}
 	if r.Port != 0 && !(r.Scheme == "https" && r.Port == 443) && !(r.Scheme == "http" && r.Port == 80) {
 		host += fmt.Sprintf(":%d", r.Port)
+	}
+	if r.Scheme == "git" {
+		// The upstream's host, and the repository as the gate calls it.
+		return printable(strings.TrimSpace(r.Method + " " + strings.TrimPrefix(r.Path, "/") + " " + strings.TrimSuffix(host, ":443")))
 	}
 	if r.Scheme != "" {
 		host = r.Scheme + "://" + host

@@ -67,15 +67,17 @@ func newPolicyCommand(f *factory, do func(policyOptions) error) *cli.Command {
 			},
 			{
 				Name: "set", Usage: "put another policy into force while the bottle runs", ArgsUsage: "NAME FILE|-",
-				Description: "FILE, or standard input, holds the section egress of a bottle, or a manifest of which\n" +
-					"that section of the agent's bottle is taken. New tokens are taken from your environment.\n" +
+				Description: "FILE, or standard input, holds the sections egress and git of a bottle, or one of them, or\n" +
+					"a manifest of which those of the agent's bottle are taken. Of git, what may be pushed and\n" +
+					"fetched changes; repositories and their credentials stay. New tokens are taken from your environment.\n" +
 					"If anything is wrong the old policy stays in force.",
 				Action: action("set", 2),
 			},
 			{
 				Name: "test", Usage: "say which rule decides about a request, without sending it", ArgsUsage: "NAME METHOD URL",
-				Description: "The exit status is 0 if it would be allowed and 121 if it would be denied.",
-				Action:      action("test", 3),
+				Description: "The exit status is 0 if it would be allowed and 121 if it would be denied. The methods\n" +
+					"FETCH and PUSH are git's: the URL is a repository's, for PUSH with #refs/heads/NAME after it.",
+				Action: action("test", 3),
 			},
 		},
 	}

@@ -30,6 +30,9 @@ type Source struct {
 	Egress      *manifest.Egress
 	Firewall    *manifest.Firewall
 	SecretHosts map[string]manifest.StringList
+	// Elsewhere are names of the host's variables that other sidecars present to hosts of
+	// their own.
+	Elsewhere []string
 	// Variables are the agent's, whether they are secret or not: no token may be among
 	// their values.
 	Variables map[string]string
@@ -57,6 +60,15 @@ func New(src Source) (*Policy, map[string]string) {
 	}
 	b.keptFromAgent()
 	return &b.policy, b.tokens
+}
+
+// NewWay makes the way alone, for a bottle that has no policy of what leaves, and finds the
+// password of its proxy.
+func NewWay(src Source) (Way, map[string]string) {
+	b := &builder{Source: src, tokens: map[string]string{}}
+	b.way()
+	b.keptFromAgent()
+	return b.policy.Firewall.Way, b.tokens
 }
 
 type builder struct {
@@ -171,19 +183,29 @@ func (b *builder) overlaps(all error) {
 
 // token takes the value of one of the host's variables.
 func (b *builder) token(name string, keys []string) {
-	value, ok := b.LookupEnv(name)
-	value = strings.TrimRight(value, "\r\n")
-	what := lastWord(keys)
-	switch {
-	case !ok:
-		b.Fail(keys, "%s: the variable %s is not set: export it", what, name)
-	case value == "":
-		b.Fail(keys, "%s: the variable %s is empty", what, name)
-	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
-		b.Fail(keys, "%s: the variable %s holds several lines or a control character, which no request can carry", what, name)
+	value, err := Token(b.LookupEnv, name)
+	if err != nil {
+		b.Fail(keys, "%s: %v", lastWord(keys), err)
 	}
 	b.tokens[name] = value
 	b.named = append(b.named, namedToken{name, keys})
+}
+
+// Token finds the value of a token by the name of the host's variable. It is one line, as a
+// request can carry it; the newline that files and command substitutions leave is no part of
+// it.
+func Token(lookup func(string) (string, bool), name string) (string, error) {
+	value, ok := lookup(name)
+	value = strings.TrimRight(value, "\r\n")
+	switch {
+	case !ok:
+		return "", fmt.Errorf("the variable %s is not set: export it", name)
+	case value == "":
+		return "", fmt.Errorf("the variable %s is empty", name)
+	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+		return value, fmt.Errorf("the variable %s holds several lines or a control character, which no request can carry", name)
+	}
+	return value, nil
 }
 
 // keptFromAgent refuses a token that the agent gets under whatever name.
@@ -209,7 +231,21 @@ func (b *builder) firewall() {
 	if m.Engine != "" {
 		f.Engine = m.Engine
 	}
-	f.Image, f.DNS = m.Image, m.DNS
+	f.Image = m.Image
+	b.way()
+	l := m.Limits
+	f.Limits = config.Limits{
+		Connections: int(l.Connections), HeaderBytes: int(l.HeaderBytes),
+		HeaderTimeout: config.Duration(l.HeaderTimeout), IdleTimeout: config.Duration(l.IdleTimeout),
+	}
+}
+
+func (b *builder) way() {
+	m, f := b.Firewall, &b.policy.Firewall.Way
+	if m == nil {
+		return
+	}
+	f.DNS = m.DNS
 	for i, s := range m.DNS {
 		if _, err := (config.Guard{DNS: []string{s}}).Servers(); err != nil {
 			b.fail(key("firewall", "dns", i), bare(err))
@@ -228,11 +264,6 @@ func (b *builder) firewall() {
 		if err := (config.Scan{Exempt: f.Scan.Exempt[i:]}).Check(); err != nil {
 			b.fail(key("firewall", "scan", "exempt", i, "host"), bare(err))
 		}
-	}
-	l := m.Limits
-	f.Limits = config.Limits{
-		Connections: int(l.Connections), HeaderBytes: int(l.HeaderBytes),
-		HeaderTimeout: config.Duration(l.HeaderTimeout), IdleTimeout: config.Duration(l.IdleTimeout),
 	}
 }
 
@@ -295,7 +326,9 @@ func (b *builder) secretHosts() {
 	for _, name := range slices.Sorted(maps.Keys(b.SecretHosts)) {
 		hosts := b.SecretHosts[name]
 		_, variable := b.Variables[name]
-		if _, token := b.tokens[name]; token && !variable {
+		if slices.Contains(b.Elsewhere, name) && !variable {
+			b.Fail(key("secret_hosts", name), "secret_hosts: %s is a credential of git: it may go to its repositories' hosts", name)
+		} else if _, token := b.tokens[name]; token && !variable {
 			b.Fail(key("secret_hosts", name), "secret_hosts: %s is a token: it may go to the hosts of its routes", name)
 		}
 		for i, h := range hosts {

@@ -30,14 +30,19 @@ type Firewall struct {
 	// Engine is manifest.FirewallBuiltin or manifest.FirewallPipelock.
 	Engine string `json:"engine"`
 	// Image replaces the built-in firewall.
-	Image      string         `json:"image,omitempty"`
+	Image string `json:"image,omitempty"`
+	Way
+	Limits config.Limits `json:"limits"`
+}
+
+// Way is how the world is reached, whoever reaches it.
+type Way struct {
 	DNS        []string       `json:"dns,omitempty"`
 	AllowCIDRs []netip.Prefix `json:"allow_cidrs,omitempty"`
 	Proxy      *Proxy         `json:"proxy,omitempty"`
-	// CAFiles are the absolute paths of further roots; see [Policy.Corporate].
-	CAFiles []string      `json:"ca_files,omitempty"`
-	Scan    config.Scan   `json:"scan"`
-	Limits  config.Limits `json:"limits"`
+	// CAFiles are the absolute paths of further roots; see [Way.Corporate].
+	CAFiles []string    `json:"ca_files,omitempty"`
+	Scan    config.Scan `json:"scan"`
 
 	corporate []ca.File
 }
@@ -54,12 +59,18 @@ type Proxy struct {
 func (p *Policy) HasRoutes() bool { return len(p.Routes) > 0 }
 
 // Corporate returns the further roots, as they were when the policy was made.
-func (p *Policy) Corporate() []ca.File { return p.Firewall.corporate }
+func (p *Policy) Corporate() []ca.File { return p.Firewall.Corporate() }
 
 // CorporatePEM returns the same as one file.
-func (p *Policy) CorporatePEM() []byte {
+func (p *Policy) CorporatePEM() []byte { return p.Firewall.CorporatePEM() }
+
+// Corporate returns the further roots, as they were when the way was made.
+func (w *Way) Corporate() []ca.File { return w.corporate }
+
+// CorporatePEM returns the same as one file.
+func (w *Way) CorporatePEM() []byte {
 	var all bytes.Buffer
-	for _, f := range p.Firewall.corporate {
+	for _, f := range w.corporate {
 		all.Write(f.Data)
 		if n := len(f.Data); n > 0 && f.Data[n-1] != '\n' {
 			all.WriteByte('\n')

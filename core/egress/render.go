@@ -103,6 +103,8 @@ type Values struct {
 	Variables map[string]string
 	// Tokens are the sidecars'.
 	Tokens map[string]string
+	// Elsewhere are what other sidecars present, which no request may carry.
+	Elsewhere map[string]string
 	// Hop is what the egress proxy presents to the firewall; empty without routes.
 	Hop string
 }
@@ -115,6 +117,14 @@ func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
 	for _, name := range p.Tokens() {
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(v.Tokens[name]), Hosts: hosts[name]})
 	}
+	named := func(name string) bool {
+		return slices.ContainsFunc(list, func(s secrets.Secret) bool { return s.Name == name })
+	}
+	for name, value := range v.Elsewhere {
+		if len(value) >= secrets.MinLength && !named(name) {
+			list = append(list, secrets.Secret{Name: name, Value: secrets.Value(value)})
+		}
+	}
 	for name, value := range v.Variables {
 		if value = strings.TrimRight(value, "\r\n"); len(value) < secrets.MinLength || strings.ContainsRune(value, 0) {
 			continue // found by chance
@@ -123,7 +133,7 @@ func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
 		if slices.Contains(hosts, anywhere) {
 			continue
 		}
-		if slices.ContainsFunc(list, func(s secrets.Secret) bool { return s.Name == name }) {
+		if named(name) {
 			name = "variable:" + name // a token has the name
 		}
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(value), Hosts: hosts})

@@ -23,14 +23,14 @@ func TestWhatIsShownCanBeRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		section, err := manifest.ParseEgress("shown", shown, "a")
+		section, err := manifest.ParsePolicy("shown", shown, "a")
 		if err != nil {
 			t.Fatalf("%v\n%s", err, shown)
 		}
 		again, _ := New(Source{Egress: section.Egress, LookupEnv: func(name string) (string, bool) { v, ok := b.env[name]; return v, ok }, Fail: func(keys []string, format string, args ...any) {
 			t.Errorf("%v\n%s", section.Errorf(keys, format, args...), shown)
 		}})
-		if diff := cmp.Diff(p, again, cmpopts.IgnoreUnexported(Firewall{})); diff != "" {
+		if diff := cmp.Diff(p, again, cmpopts.IgnoreUnexported(Way{})); diff != "" {
 			t.Errorf("%s\n%s", diff, shown)
 		}
 		if strings.Contains(string(shown), "token-value") {

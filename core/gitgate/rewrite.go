@@ -1,8 +1,3 @@
-// Package gitgate makes a bottle's git use the git gate: with the settings that [Settings]
-// returns, whoever gives git the real URL of an upstream speaks to the gate instead.
-//
-// The settings are a convenience for the agent and protect nothing: what the agent may
-// reach is decided by its networks, and what it may push by the gate.
 package gitgate
 
 import (
@@ -98,11 +93,13 @@ func forms(given string, u *config.GitURL) []string {
 }
 
 // Environment returns the settings as variables, which git reads since 2.31 with no file,
-// whoever runs it and wherever its home is. They add to what configuration files say.
-func Environment(settings []Setting) map[string]string {
-	env := map[string]string{"GIT_CONFIG_COUNT": strconv.Itoa(len(settings))}
+// whoever runs it and wherever its home is. They add to what configuration files say. First
+// is how many there are already.
+func Environment(settings []Setting, first int) map[string]string {
+	env := map[string]string{"GIT_CONFIG_COUNT": strconv.Itoa(first + len(settings))}
 	for i, s := range settings {
-		env["GIT_CONFIG_KEY_"+strconv.Itoa(i)], env["GIT_CONFIG_VALUE_"+strconv.Itoa(i)] = s.Name, s.Value
+		n := strconv.Itoa(first + i)
+		env["GIT_CONFIG_KEY_"+n], env["GIT_CONFIG_VALUE_"+n] = s.Name, s.Value
 	}
 	return env
 }

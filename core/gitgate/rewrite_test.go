@@ -20,7 +20,7 @@ func resolve(t *testing.T, settings []gitgate.Setting, url string) string {
 	cmd := exec.CommandContext(t.Context(), git, "ls-remote", "--get-url", url)
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CEILING_DIRECTORIES=" + cmd.Dir}
-	for name, value := range gitgate.Environment(settings) {
+	for name, value := range gitgate.Environment(settings, 0) {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	out, err := cmd.CombinedOutput()

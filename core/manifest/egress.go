@@ -131,11 +131,7 @@ func (t *Duration) fromNode(d *decoder, n *yaml.Node, _, what string) {
 // addresses mean is not this package's concern.
 func (d *decoder) validateEgress(b Bottle, at string) {
 	if b.Egress == nil {
-		for _, key := range []string{"firewall", "secret_hosts"} {
-			if d.given(at+"/"+key) && !d.given(at+"/egress") {
-				d.add(d.positions[at+"/"+key], "%s has no meaning without egress: the bottle has no way out; write egress: {} for one that denies everything", key)
-			}
-		}
+		d.validateWithoutEgress(b, at)
 		return
 	}
 	for i, a := range b.Egress.Allow {
@@ -152,6 +148,44 @@ func (d *decoder) validateEgress(b Bottle, at string) {
 	if d.given(at+"/egress/image") && len(b.Egress.Routes) == 0 {
 		d.add(d.positions[at+"/egress/image"], "image has no meaning without routes: the egress proxy runs for them alone")
 	}
+	d.validateSecretHosts(b, at)
+	if b.Firewall != nil {
+		d.validateFirewall(*b.Firewall, at+"/firewall")
+	}
+}
+
+// validateWithoutEgress reports what has no meaning in a bottle that has none: with git,
+// the parts of firewall that are about the way hold for the gate.
+func (d *decoder) validateWithoutEgress(b Bottle, at string) {
+	if d.given(at + "/egress") {
+		return // it has been reported
+	}
+	if !d.given(at + "/git") {
+		for _, key := range []string{"firewall", "secret_hosts"} {
+			if d.given(at + "/" + key) {
+				d.add(d.positions[at+"/"+key], "%s has no meaning without egress: the bottle has no way out; write egress: {} for one that denies everything", key)
+			}
+		}
+		return
+	}
+	for _, key := range []string{"engine", "image", "limits"} {
+		if where := at + "/firewall/" + key; d.given(where) {
+			d.add(d.positions[where], "%s has no meaning without egress: no firewall runs; git uses dns, allow_cidrs, proxy, ca_files and scan", key)
+		}
+	}
+	d.validateSecretHosts(b, at)
+	for _, name := range slices.Sorted(maps.Keys(b.SecretHosts)) {
+		where := at + "/secret_hosts/" + name
+		if hosts := b.SecretHosts[name]; d.given(where) && !slices.Contains(hosts, "*") {
+			d.add(d.positions[where], `secret_hosts: %s: hosts have no meaning without egress: no push may hold a secret, wherever it goes; ["*"] says that it is none`, name)
+		}
+	}
+	if b.Firewall != nil {
+		d.validateFirewall(*b.Firewall, at+"/firewall")
+	}
+}
+
+func (d *decoder) validateSecretHosts(b Bottle, at string) {
 	for _, name := range slices.Sorted(maps.Keys(b.SecretHosts)) {
 		hosts := b.SecretHosts[name]
 		where := at + "/secret_hosts/" + name
@@ -161,9 +195,6 @@ func (d *decoder) validateEgress(b Bottle, at string) {
 		if len(hosts) > 1 && slices.Contains(hosts, "*") {
 			d.add(d.positions[where], `secret_hosts: "*" means that %s is no secret, so it stands alone`, name)
 		}
-	}
-	if b.Firewall != nil {
-		d.validateFirewall(*b.Firewall, at+"/firewall")
 	}
 }
 

@@ -12,7 +12,7 @@ func TestASectionIsReadInItsForms(t *testing.T) {
 		"with its key": "egress:\n  allow: [a.test]\n  routes: [{host: b.test}]\n",
 		"a manifest":   whole,
 	} {
-		s, err := ParseEgress("f", []byte(text), "a")
+		s, err := ParsePolicy("f", []byte(text), "a")
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -25,7 +25,7 @@ func TestASectionIsReadInItsForms(t *testing.T) {
 			t.Errorf("%s: the place is line %d, want %d", name, got.Line, line)
 		}
 	}
-	if s, err := ParseEgress("f", []byte("{}\n"), "a"); err != nil || s.Egress == nil {
+	if s, err := ParsePolicy("f", []byte("{}\n"), "a"); err != nil || s.Egress == nil {
 		t.Errorf("a section that denies everything: %v", err)
 	}
 }
@@ -42,23 +42,24 @@ func TestMistakesOfASectionHaveTheirPlace(t *testing.T) {
 		minimal("", ""):              `f:3:5: bottle "b" has no egress`,
 		strings.ReplaceAll(minimal("    egress: {}\n", ""), "  a:\n", "  other:\n"): `there is no agent "a"`,
 	} {
-		if _, err := ParseEgress("f", []byte(text), "a"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ParsePolicy("f", []byte(text), "a"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v; want %q", text, err, want)
 		}
 	}
-	if _, err := ParseEgress("f", []byte(strings.Repeat("#", maxBytes+1)), "a"); err == nil {
+	if _, err := ParsePolicy("f", []byte(strings.Repeat("#", maxBytes+1)), "a"); err == nil {
 		t.Error("a file that is too large was read")
 	}
 }
 
-func FuzzParseEgress(f *testing.F) {
+func FuzzParsePolicy(f *testing.F) {
 	f.Add("allow: [a.test]\n")
 	f.Add("egress: {routes: [{host: b.test, credential: {token: T}}]}\n")
 	f.Add(minimal("    egress: {allow_all: true}\n", ""))
 	f.Add("a: &a [*a]\n")
+	f.Add("git: {r: {url: \"https://a.test/r\", push: {branches: [x]}}}\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		s, err := ParseEgress("f", []byte(text), "a")
-		if (err == nil) != (s != nil) || s != nil && s.Egress == nil {
+		s, err := ParsePolicy("f", []byte(text), "a")
+		if (err == nil) != (s != nil) || s != nil && s.Egress == nil && s.Git == nil {
 			t.Fatalf("section %v and error %v", s, err)
 		}
 	})

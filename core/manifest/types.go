@@ -28,7 +28,9 @@ type Bottle struct {
 	Tmpfs      []Tmpfs           `yaml:"tmpfs" doc:"Memory-backed file systems: paths, or mappings of path and size."`
 
 	Egress      *Egress               `yaml:"egress" doc:"What may leave. Without it nothing does: there is no way out at all."`
-	Firewall    *Firewall             `yaml:"firewall" doc:"By which way it leaves."`
+	Firewall    *Firewall             `yaml:"firewall" doc:"By which way it leaves. Its dns, allow_cidrs, proxy, ca_files and scan hold for git, too."`
+	Git         map[string]Repository `yaml:"git" doc:"Git repositories, by name: the agent uses their real URLs, and a gate presents the credentials and looks at what is pushed." key:"name"`
+	GitGate     *GitGate              `yaml:"git_gate" doc:"How that gate runs."`
 	SecretHosts map[string]StringList `yaml:"secret_hosts" doc:"Where the values of env_file, forward and --env may go, by variable: hosts, or [\"*\"] for a value that is no secret. Without an entry: nowhere." key:"env"`
 }
 

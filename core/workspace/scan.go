@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -43,6 +44,20 @@ type entry struct {
 	name  string
 	mode  fs.FileMode
 	mtime time.Time
+}
+
+// Holds reports whether a file, wherever links lead to it from, is one of the copy's.
+func (t *Tree) Holds(file string) (bool, error) {
+	file, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		return false, err
+	}
+	name, err := filepath.Rel(t.Root, file)
+	if err != nil {
+		return false, err
+	}
+	name = filepath.ToSlash(name)
+	return slices.ContainsFunc(t.entries, func(e entry) bool { return e.name == name && e.mode.IsRegular() }), nil
 }
 
 // maxUnreadable is how many unreadable files are named before it stops.
