@@ -51,7 +51,7 @@ func (e *scriptEngine) loadGit(t *testing.T) {
 	b.git()
 	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: goruntime.GOARCH, Config: v1.Config{
 		// The image has a setting of its own, which the bottle's go on from.
-		Env:  []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=user.name", "GIT_CONFIG_VALUE_0=Of The Image"},
+		Env:  []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "EMAIL=robot@image.test", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=user.name", "GIT_CONFIG_VALUE_0=Of The Image"},
 		User: "robot", Cmd: []string{"/bin/sh"}, WorkingDir: "/home/robot", Labels: map[string]string{runtime.LabelManaged: "true"},
 	}})
 	check(t, err)

@@ -21,6 +21,7 @@ func TestGit(t *testing.T) {
 	before, err := e.rt.Inventory(t.Context())
 	check(t, err)
 	u := openUpstreams(t)
+	e.operators = append(e.operators, u.keyFile)
 	e.loadGit(t)
 	t.Run("scripts", func(t *testing.T) {
 		commands := scriptCommands(e)
@@ -35,7 +36,7 @@ func TestGit(t *testing.T) {
 					env.Setenv(name, value)
 				}
 				env.Setenv(sidecarimage.Variable, os.Getenv(sidecarimage.Variable))
-				for name, content := range map[string][]byte{"corp.pem": u.roots, "key": u.key, "known_hosts": u.knownHosts} {
+				for name, content := range map[string][]byte{"corp.pem": u.roots, "known_hosts": u.knownHosts} {
 					if err := os.WriteFile(filepath.Join(env.WorkDir, name), content, 0o600); err != nil {
 						return err
 					}

@@ -34,16 +34,15 @@ const (
 	daemonHost = "daemon." + world.Zone
 )
 
-// webPassword is what the web server's user robot has.
-const webPassword = "web-password-of-robot-0815"
-
 // upstreams are git servers in the outside world, behind one address, over the same
 // directory: git http-backend with basic authentication over TLS, sshd, and git daemon.
 type upstreams struct {
 	layout     world.Layout
 	roots      []byte // PEM
 	dir        string // of the repositories
-	key        []byte // the private key that sshd lets in
+	password   string // of the web server's user robot
+	keyFile    string // the private key that sshd lets in
+	keyText    string
 	knownHosts []byte
 
 	mu         sync.Mutex
@@ -55,7 +54,7 @@ func openUpstreams(t *testing.T) *upstreams {
 	w, err := world.Open(t.Context(), "")
 	check(t, err)
 	t.Cleanup(func() { check(t, w.Close()) })
-	u := &upstreams{layout: w.Layout(), dir: t.TempDir(), remembered: map[string]string{}}
+	u := &upstreams{layout: w.Layout(), dir: t.TempDir(), password: "web/pass+=word-" + rand.Text(), remembered: map[string]string{}}
 	listen := func(port uint16) net.Listener {
 		l, err := w.Bind(t.Context(), netip.AddrPortFrom(u.layout.Answer, port))
 		check(t, err)
@@ -75,7 +74,8 @@ func openUpstreams(t *testing.T) *upstreams {
 func (u *upstreams) env() map[string]string {
 	return map[string]string{
 		"DNS": u.layout.DNS.String(), "CIDR": u.layout.A.String(), "GIT_IMAGE": gitImage, "WEB": "https://" + webHost, "SHELL_HOST": "git@" + shellHost,
-		"DAEMON": "git://" + daemonHost, "WEB_PASSWORD": webPassword,
+		"DAEMON": "git://" + daemonHost, "WEB_PASSWORD": u.password,
+		"KEY": u.keyFile, "KEY_FILE": u.keyText, "KEY_LINE": strings.Split(u.keyText, "\n")[2],
 	}
 }
 
@@ -86,7 +86,7 @@ func (u *upstreams) web(t *testing.T, l net.Listener) {
 	config := &tls.Config{Certificates: []tls.Certificate{tlsOf.certificate(t)}, MinVersion: tls.VersionTLS12}
 	u.roots = tlsOf.roots
 	server := &http.Server{ReadHeaderTimeout: time.Minute, TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "robot" || password != webPassword {
+		if user, password, _ := r.BasicAuth(); user != "robot" || password != u.password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return
@@ -173,7 +173,7 @@ func (u *upstreams) sshd(t *testing.T, l net.Listener) {
 	}
 	host, hostKey := sshKey(t)
 	client, clientKey := sshKey(t)
-	u.key = clientKey
+	u.keyText = string(clientKey)
 	u.knownHosts = []byte(knownhosts.Line([]string{knownhosts.HashHostname(shellHost)}, host) + "\n")
 	write := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -182,6 +182,7 @@ func (u *upstreams) sshd(t *testing.T, l net.Listener) {
 	}
 	key := write("host_key", string(hostKey), 0o600)
 	authorized := write("authorized_keys", string(ssh.MarshalAuthorizedKey(client)), 0o600)
+	u.keyFile = write("key", u.keyText, 0o600)
 	config := write("sshd_config", strings.Join([]string{
 		"HostKey " + key, "AuthorizedKeysFile " + authorized, "StrictModes no", "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"PermitRootLogin prohibit-password", "AcceptEnv GIT_PROTOCOL", "PidFile none", "PrintMotd no", "PrintLastLog no", "UseDNS no", "LogLevel ERROR",

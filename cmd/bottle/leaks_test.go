@@ -51,6 +51,8 @@ type search struct {
 	found []string
 	// looked counts bytes, by where: a search of nothing proves nothing.
 	looked map[string]int64
+	// operators are files that are passed over.
+	operators []string
 }
 
 func newSearch(ts *testscript.TestScript, names []string) *search {
@@ -97,7 +99,7 @@ func (s *search) files(kind, root string, since time.Time) {
 			return nil // what this user may not read, or what is gone
 		}
 		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || info.ModTime().Before(since) {
+		if err != nil || !info.Mode().IsRegular() || slices.Contains(s.operators, path) || info.ModTime().Before(since) {
 			return nil
 		}
 		f, err := os.Open(path)
@@ -147,6 +149,7 @@ func (e *scriptEngine) cmdLeaks(ts *testscript.TestScript, neg bool, args []stri
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s := newSearch(ts, args[1:])
+	s.operators = e.operators
 	must := []string{"command lines", "records"}
 	s.commandLines()
 	s.environments()

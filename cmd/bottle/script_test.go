@@ -56,6 +56,8 @@ type scriptEngine struct {
 	name, host string
 	rt         runtime.Runtime
 	began      time.Time
+	// operators are files of the operator's that hold a secret because they are meant to.
+	operators []string
 }
 
 const baseImage = "localhost/bottle-e2e/base:1"
