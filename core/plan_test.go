@@ -24,11 +24,15 @@ func TestPlansReadAsTheyShould(t *testing.T) {
 	for name, wishes := range map[string]core.Wishes{
 		"whole":  {},
 		"egress": {Name: "mine"},
+		"git":    {Name: "mine"},
 		"wishes": {Name: "mine", Command: []string{"sh", "-c", "echo hi"}, Workspace: ptr(""), Env: []string{"OPEN=changed", "TOKEN"}, NoCache: true},
 	} {
 		manifest := wholeText
-		if name == "egress" {
+		switch name {
+		case "egress":
 			manifest = egressText
+		case "git":
+			manifest = planGitText
 		}
 		plan, secrets := b.plan(manifest, wishes)
 		var text bytes.Buffer
@@ -78,6 +82,21 @@ bottles:
       allow_cidrs: [198.51.100.0/24]
       proxy: {url: "http://proxy.example:3128", user: me, password: PROXY_PASSWORD}
     secret_hosts: {TOKEN: [api.example]}
+    forward: [TOKEN]
+agents:
+  a: {bottle: b}
+`
+
+const planGitText = `
+bottles:
+  b:
+    image: img
+    workspace: false
+    git:
+      web: {url: "https://code.example/team/web.git", credential: {token: GH_TOKEN, username: me}, push: {branches: ["agent/**"], tags: [v*], force: true, delete: true}}
+      lib: {url: "git://code.example/lib.git"}
+    firewall: {dns: [198.51.100.53], proxy: {url: "http://proxy.example:3128"}}
+    secret_hosts: {TOKEN: ["*"]}
     forward: [TOKEN]
 agents:
   a: {bottle: b}

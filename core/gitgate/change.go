@@ -34,9 +34,7 @@ func Change(live *config.GitGate, section map[string]manifest.Repository, fail f
 			fail([]string{"git", r.Name, "credential"}, "credential: the bottle was launched with another: launch it again")
 		}
 		r.Push, r.AnyObject = push(m.Push), m.AnyObject
-		if err := (&config.GitGate{Repositories: []config.GitRepository{*r}}).Validate(); err != nil {
-			refused(fail, r.Name, err)
-		}
+		checkPush(fail, r.Name, r.Push)
 	}
 	for name := range section {
 		if !slices.ContainsFunc(live.Repositories, func(r config.GitRepository) bool { return r.Name == name }) {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/sidecar/config"
+	"github.com/bottle-run/bottle/sidecar/gitgate/ref"
 	"github.com/bottle-run/bottle/sidecar/policy"
 )
 
@@ -110,8 +112,9 @@ func (b *builder) repository(name string, m manifest.Repository) {
 	if u.Scheme == "ssh" {
 		b.ssh(&r, m, u)
 	}
+	checkPush(b.Fail, name, r.Push)
 	if err := r.config(); err != nil {
-		b.refused(name, err)
+		refused(b.Fail, name, err)
 	}
 	if b.Egress == nil || !b.egressGood() {
 		return
@@ -143,9 +146,27 @@ func push(m *manifest.Push) *config.GitPush {
 	return &config.GitPush{Branches: m.Branches, Tags: m.Tags, Notes: m.Notes, Force: m.Force, Delete: m.Delete}
 }
 
-// config checks a repository as the gate does.
+// checkPush tells of each pattern that is none.
+func checkPush(fail func(keys []string, format string, args ...any), name string, p *config.GitPush) {
+	if p == nil {
+		return
+	}
+	for _, kind := range []struct {
+		key      string
+		patterns []string
+	}{{"branches", p.Branches}, {"tags", p.Tags}, {"notes", p.Notes}} {
+		for i, text := range kind.patterns {
+			if _, err := ref.ParsePattern(text); err != nil {
+				fail([]string{"git", name, "push", kind.key, strconv.Itoa(i)}, "%s: %v", kind.key, err)
+			}
+		}
+	}
+}
+
+// config checks a repository as the gate does, but for what [checkPush] checks.
 func (r *Repository) config() error {
 	c := r.render()
+	c.Push = nil
 	if r.SSHKey != "" && len(c.KnownHosts) == 0 {
 		c.KnownHosts = []string{"reported"} // where it was read
 	}
@@ -153,8 +174,6 @@ func (r *Repository) config() error {
 }
 
 // refused reports an error of the gate's about a repository.
-func (b *builder) refused(name string, err error) { refused(b.Fail, name, err) }
-
 func refused(fail func(keys []string, format string, args ...any), name string, err error) {
 	var fe *policy.FieldError
 	if !errors.As(err, &fe) {

@@ -87,6 +87,69 @@ func minimal(bottle, agent string) string {
 	return "bottles:\n  b:\n    image: i\n" + bottle + "agents:\n  a:\n    bottle: b\n" + agent
 }
 
+func TestGitIsRead(t *testing.T) {
+	m, err := Parse("m", []byte(minimal(`    git:
+      web:
+        url: https://code.example/web.git
+        credential: {token: TOKEN, username: me, kind: basic}
+        push: {branches: ["agent/**"], tags: [v*], notes: ["**"], force: true, delete: true}
+        any_object: true
+      shell: {url: "git@code.example:x", ssh_key: ~/key, known_hosts: [a, b]}
+    git_gate: {image: mine, limits: {pack: 64MiB, inflated: 1GiB, objects: 5, refs: 6}}
+    firewall: {dns: [198.51.100.53], scan: {off: true}}
+    secret_hosts: {X: ["*"]}
+`, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]Repository{
+		"web": {
+			URL: "https://code.example/web.git", Credential: &GitCredential{Token: "TOKEN", Username: "me", Kind: "basic"}, AnyObject: true,
+			Push: &Push{Branches: []string{"agent/**"}, Tags: []string{"v*"}, Notes: []string{"**"}, Force: true, Delete: true},
+		},
+		"shell": {URL: "git@code.example:x", SSHKey: "~/key", KnownHosts: StringList{"a", "b"}},
+	}
+	if diff := cmp.Diff(want, m.Bottles["b"].Git); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(&GitGate{Image: "mine", Limits: GitLimits{Pack: 64 << 20, Inflated: 1 << 30, Objects: 5, Refs: 6}}, m.Bottles["b"].GitGate); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestMistakesAboutGitHaveTheirPlace(t *testing.T) {
+	repo := "    git: {r: {url: u}}\n"
+	for text, want := range map[string]string{
+		"    git: {}\n":                                              "m:4:10: git names no repository: leave it out, or write git: {NAME: {url: …}}",
+		"    git: {r: {}}\n":                                         `m:4:14: git "r" has no key "url", which it needs`,
+		"    git: {r: https://x}\n":                                  `m:4:14: git "r": want a mapping (key: value), got "https://x"`,
+		"    git: {\"a/b\": {url: u}}\n":                             `m:4:11: git: "a/b" is no name`,
+		"    git: {r: {url: \"\"}}\n":                                "m:4:20: url is empty",
+		"    git: {r: {url: u, user: x}}\n":                          `m:4:23: unknown key "user" in git "r"`,
+		"    git: {r: {url: u, push: {}}}\n":                         `m:4:29: push names neither branches nor tags nor notes: leave it out if nothing may be pushed, or write branches: ["agent/**"]`,
+		"    git: {r: {url: u, push: true}}\n":                       "m:4:29: push: want a mapping",
+		"    git: {r: {url: u, credential: {token: \"ghp_x y\"}}}\n": "m:4:43: token: want the name of a variable of the host's environment (letters, digits and '_'), not the secret itself",
+		"    git: {r: {url: u, credential: {token: T, kind: bearer, username: x}}}\n": "m:4:70: username has no meaning with kind bearer",
+		"    git: {r: {url: u, credential: {token: T, kind: ssh}}}\n":                 `m:4:52: kind: "ssh" is not known`,
+		"    git: {r: {url: u, ssh_key: \"\"}}\n":                                     "m:4:32: ssh_key is empty",
+		"    git: {r: {url: u, known_hosts: []}}\n":                                   "m:4:36: known_hosts is empty",
+		"    git: {r: {url: u, known_hosts: [a, \"\"]}}\n":                            "m:4:40: known_hosts: a file has no name",
+		"    git_gate: {}\n":                                      "m:4:15: git_gate has no meaning without git: there is no repository",
+		repo + "    git_gate: {image: \"\"}\n":                    "m:5:23: image is empty",
+		repo + "    git_gate: {limits: {pack: 10KiB}}\n":          "m:5:31: pack: want from 1MiB to 16GiB",
+		repo + "    git_gate: {limits: {refs: 0}}\n":              "m:5:31: refs: 0 is too small",
+		repo + "    git_gate: {limits: {objects: 99999999999}}\n": "m:5:34: objects: 99999999999 is too large",
+		repo + "    firewall: {engine: pipelock, image: x}\n":     "m:5:24: engine has no meaning without egress: no firewall runs",
+		repo + "    firewall: {limits: {connections: 1}}\n":       "m:5:24: limits has no meaning without egress",
+		repo + "    secret_hosts: {A: [x.test]}\n":                "m:5:23: secret_hosts: A: hosts have no meaning without egress: no push may hold a secret",
+		repo + "    secret_hosts: {A: []}\n":                      "m:5:23: secret_hosts: A has no host",
+	} {
+		if _, err := Parse("m", []byte(minimal(text, ""))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("for %q\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
 func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"a mistyped key":                      {minimal("    forwrad: [X]\n", ""), `m:4:5: unknown key "forwrad" in bottle "b": did you mean "forward"?`},

@@ -30,6 +30,28 @@ func TestASectionIsReadInItsForms(t *testing.T) {
 	}
 }
 
+func TestGitIsPartOfASection(t *testing.T) {
+	const git = "git: {r: {url: \"https://a.test/r\", push: {branches: [x]}}}\n"
+	for name, text := range map[string]string{
+		"alone":       git,
+		"with egress": "egress: {}\n" + git,
+		"a manifest":  minimal("    "+git, ""),
+	} {
+		s, err := ParsePolicy("f", []byte(text), "a")
+		if err != nil || s.Git["r"].Push == nil || (s.Egress != nil) != (name == "with egress") {
+			t.Errorf("%s: %v, %+v", name, err, s)
+			continue
+		}
+		line := 1 + strings.Count(text[:strings.Index(text, "git:")], "\n")
+		if got := s.Errorf([]string{"git", "r", "url"}, "x"); got.Line != line || got.Column < 10 {
+			t.Errorf("%s: the place is %v, want line %d", name, got.Position, line)
+		}
+	}
+	if _, err := ParsePolicy("f", []byte("git: {r: {url: u, push: {}}}\n"), "a"); err == nil || !strings.Contains(err.Error(), "f:1:25: push names neither") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMistakesOfASectionHaveTheirPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                           "f:1:1: the file is empty: write egress: {} to deny everything",
