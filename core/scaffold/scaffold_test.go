@@ -96,6 +96,20 @@ func TestTheCommentsAboutAKeyCanBeTakenAway(t *testing.T) {
 	}
 }
 
+// TestTheCommentsAboutGitCanBeTakenAway does it, but for the sentences.
+func TestTheCommentsAboutGitCanBeTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	s, err := scaffold.New(os.DirFS(dir), scaffold.Options{Agent: "shell", LookupEnv: environment()})
+	check(t, err)
+	s.Files[0].Content = regexp.MustCompile(`(?m)^( +)# ((git:|  project:|  library:).*)$`).ReplaceAll(s.Files[0].Content, []byte("$1$2"))
+	check(t, s.Write(dir, false))
+	m, err := manifest.Load(filepath.Join(dir, scaffold.ManifestFile))
+	check(t, err)
+	if git := m.Bottles["dev"].Git; len(git) != 2 || git["project"].Push == nil || git["library"].SSHKey == "" {
+		t.Errorf("%+v", git)
+	}
+}
+
 // builds checks that a builder understands a Dockerfile.
 func builds(t *testing.T, name string, content []byte) {
 	t.Helper()
