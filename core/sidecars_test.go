@@ -40,7 +40,7 @@ func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 		end := s.end[role]
 		s.mu.Unlock()
 		_, _ = fmt.Fprintf(p.Stderr, "{\"msg\":\"started\"}\x1b[31m\n")
-		close(s.begun[role])
+		s.begin(role)
 		if end {
 			return 3
 		}
@@ -61,6 +61,18 @@ func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 	s.put[role] = doc
 	s.ready = append(s.ready, role)
 	return 0
+}
+
+// begin tells that a role's main process has said its words. A launch that is undone may
+// have started it, and the next one starts it again.
+func (s *sidecars) begin(role string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.begun[role]:
+	default:
+		close(s.begun[role])
+	}
 }
 
 const sealedText = `
