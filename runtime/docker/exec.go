@@ -91,7 +91,7 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 		go x.resize(streamCtx)
 	}
 	out := &startFailure{w: orDiscard(x.spec.Stdout)}
-	in := &idleReader{r: conn.Reader}
+	in := &countingReader{r: conn.Reader}
 	streamed := make(chan error, 1)
 	go func() {
 		var err error
@@ -102,7 +102,7 @@ func (x *execution) run(ctx context.Context) (runtime.ExitStatus, error) {
 		}
 		streamed <- err
 	}()
-	go x.cutOff(streamCtx, in, conn.Close)
+	go cutOff(streamCtx, x.ended, in, conn.Close)
 	select {
 	case <-ctx.Done():
 		err := x.kill(ctx)
@@ -133,51 +133,63 @@ func (x *execution) broken(ctx context.Context, out *startFailure, err error) er
 
 // cutOff closes the connection some time after the process has ended: a process
 // that it left in the background may hold the streams open for good.
-func (x *execution) cutOff(ctx context.Context, in *idleReader, closeConn func()) {
-	ended := false
-	for delay := 250 * time.Millisecond; pause(ctx, delay) == nil; {
-		if !ended {
-			res, err := x.e.cli.ExecInspect(ctx, x.id, client.ExecInspectOptions{})
-			if err != nil || res.Running {
-				delay = min(2*delay, 2*time.Second)
-				continue
-			}
-			ended, delay = true, drainTime/4
-		}
-		if in.idle() > drainTime {
-			in.cut.Store(true)
-			closeConn()
+func cutOff(ctx context.Context, ended func(context.Context) bool, in *countingReader, closeConn func()) {
+	for delay := 250 * time.Millisecond; ; delay = min(2*delay, 2*time.Second) {
+		if pause(ctx, delay) != nil {
 			return
 		}
+		if ended(ctx) {
+			break
+		}
 	}
+	// The last of the output may still be on its way. Ticks are counted, and no
+	// time is taken: where the daemon gets no time to write, the count gets none
+	// either.
+	for quiet, last := 0, in.pending(); quiet < quietTicks; {
+		if pause(ctx, quietTick) != nil {
+			return
+		}
+		if now := in.pending(); now != 0 && now == last {
+			quiet++
+		} else {
+			quiet, last = 0, now
+		}
+	}
+	in.cut.Store(true)
+	closeConn()
 }
 
-// drainTime is how long a stream may be silent after the process has ended, before
-// it counts as held open by another.
-const drainTime = 500 * time.Millisecond
-
-// idleReader knows how long it has been waiting for something to read. The time
-// that the other end takes to write it is not counted.
-type idleReader struct {
-	r     io.Reader
-	since atomic.Int64 // when the Read began that has not returned; 0 for none
-	cut   atomic.Bool
+func (x *execution) ended(ctx context.Context) bool {
+	res, err := x.e.cli.ExecInspect(ctx, x.id, client.ExecInspectOptions{})
+	return err == nil && !res.Running
 }
 
-func (i *idleReader) Read(p []byte) (int, error) {
-	i.since.Store(time.Now().UnixNano())
-	n, err := i.r.Read(p)
-	i.since.Store(0)
+// A stream that is silent for so many ticks after the process has ended counts as
+// held open by another.
+const (
+	quietTicks = 10
+	quietTick  = 75 * time.Millisecond
+)
+
+// countingReader numbers its reads. The time between two of them is the one that
+// the caller's writer takes, and no silence.
+type countingReader struct {
+	r       io.Reader
+	reads   int64        // begun; of the reading goroutine only
+	current atomic.Int64 // number of the read under way; 0 for none
+	cut     atomic.Bool
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	c.reads++
+	c.current.Store(c.reads)
+	n, err := c.r.Read(p)
+	c.current.Store(0)
 	return n, err
 }
 
-func (i *idleReader) idle() time.Duration {
-	since := i.since.Load()
-	if since == 0 {
-		return 0
-	}
-	return time.Since(time.Unix(0, since))
-}
+// pending is the number of the read that waits for input, 0 if none does.
+func (c *countingReader) pending() int64 { return c.current.Load() }
 
 // status is the end of an execution whose streams have ended.
 func (x *execution) status(ctx context.Context, out *startFailure) (runtime.ExitStatus, error) {

@@ -3,12 +3,14 @@ package docker
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -49,22 +51,48 @@ func TestStartFailureHoldsBackTheDaemonsTextOnly(t *testing.T) {
 	}
 }
 
-func TestIdleReaderCountsWaitingForInputOnly(t *testing.T) {
+func TestCountingReaderNumbersTheReadUnderWay(t *testing.T) {
 	r, w := io.Pipe()
-	in := &idleReader{r: r}
-	if in.idle() != 0 {
-		t.Error("idle before anything is read")
+	in := &countingReader{r: r}
+	if in.pending() != 0 {
+		t.Error("a read is pending before anything is read")
 	}
-	read := make(chan struct{})
-	go func() { _, _ = in.Read(make([]byte, 1)); close(read) }()
-	for in.idle() < 2*time.Millisecond {
-		time.Sleep(time.Millisecond) // what is measured is time
+	for want := int64(1); want < 3; want++ {
+		read := make(chan struct{})
+		go func() { _, _ = in.Read(make([]byte, 1)); close(read) }()
+		for in.pending() != want {
+			time.Sleep(time.Millisecond)
+		}
+		_, _ = w.Write([]byte("x"))
+		<-read
+		if in.pending() != 0 {
+			t.Error("a read is pending while the reader is busy elsewhere")
+		}
 	}
-	_, _ = w.Write([]byte("x"))
-	<-read
-	if in.idle() != 0 {
-		t.Error("idle while the reader is busy elsewhere")
-	}
+}
+
+func TestCutOffCountsSilenceFromTheEndOfTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		in := &countingReader{r: r}
+		var out bytes.Buffer
+		read := make(chan struct{})
+		go func() { _, _ = io.Copy(&out, in); close(read) }()
+		end := time.Now().Add(time.Minute) // of silence
+		ended := func(context.Context) bool { return time.Now().After(end) }
+		go cutOff(t.Context(), ended, in, func() { _ = w.Close() })
+
+		time.Sleep(time.Minute + 2*time.Second) // it has seen the end by now
+		start := end.Add(2 * time.Second)
+		_, _ = w.Write([]byte("last words"))
+		<-read
+		if out.String() != "last words" || !in.cut.Load() {
+			t.Errorf("read %q, cut %t", out.String(), in.cut.Load())
+		}
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("cut %v after the last of the output", d)
+		}
+	})
 }
 
 func TestIndexArchive(t *testing.T) {
