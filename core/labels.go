@@ -33,6 +33,7 @@ const (
 	RoleFirewall    = "firewall"
 	RoleEgressProxy = "egress-proxy"
 	RoleGitGate     = "git-gate"
+	RoleSupervise   = "supervise"
 	// RoleProbe is a container that looks whether a foreign firewall is ready.
 	RoleProbe = "probe"
 )

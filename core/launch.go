@@ -35,12 +35,15 @@ const (
 	stepEgressProxyRun = "run egress proxy container"
 	stepEgressProxy    = "start egress proxy"
 	stepGitGate        = "start git gate"
+	stepSupervise      = "start supervise"
 
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
 	stepVariables = "pass variables"
 	stepWorkspace = "copy workspace"
 	stepProvision = "put files in"
+	stepPolicy    = "tell the agent its policy"
+	stepRegister  = "register supervise"
 )
 
 // teardownTime bounds clearing up when the caller sets no bound of its own.
@@ -134,6 +137,7 @@ type launch struct {
 	firewall      runtime.Container // by stepFirewall
 	egressProxy   runtime.Container // by stepEgressProxyRun
 	gitGate       runtime.Container // by stepGitGate
+	superviseBox  runtime.Container // by stepSupervise
 }
 
 func (l *launch) steps() []graph.Step {
@@ -170,6 +174,14 @@ func (l *launch) steps() []graph.Step {
 	}
 	if len(l.plan.Files) > 0 {
 		steps = append(steps, graph.Step{Name: stepProvision, Needs: filled, Run: l.provision})
+		filled = append(slices.Clone(filled), stepProvision)
+	}
+	if s := l.plan.Supervise; s != nil {
+		steps = append(steps, graph.Step{Name: stepPolicy, Needs: []string{stepAgent}, Run: l.sharePolicy})
+		if len(s.MCP) > 0 {
+			// What it adds to has been put there.
+			steps = append(steps, graph.Step{Name: stepRegister, Needs: filled, Run: l.registerSupervise})
+		}
 	}
 	return steps
 }

@@ -34,6 +34,7 @@ func NewPlan(m *manifest.Manifest, host Host, wishes Wishes) (Plan, Secrets, err
 	p.environment()
 	p.egress()
 	p.git()
+	p.supervise()
 	p.files()
 	if err := p.err(); err != nil {
 		return Plan{}, Secrets{}, err

@@ -38,6 +38,10 @@ type Plan struct {
 	// Git is which git repositories the agent may use; nil means none, and no git gate.
 	Git *gitgate.Policy `json:"git,omitempty"`
 
+	// Supervise is what the agent may propose to change; nil means nothing, and no server
+	// to propose it to.
+	Supervise *Supervise `json:"supervise,omitempty"`
+
 	// Files are put into the running bottle.
 	Files []File `json:"files,omitempty"`
 }

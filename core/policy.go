@@ -25,6 +25,8 @@ type LivePolicy struct {
 	EgressProxy *config.EgressProxy `json:"egress_proxy,omitempty"`
 	// GitGate is nil if the bottle was launched without git.
 	GitGate *config.GitGate `json:"git_gate,omitempty"`
+	// Supervise is nil if the bottle was launched without supervise.
+	Supervise *config.Supervise `json:"supervise,omitempty"`
 }
 
 // Section writes the policy as the manifest's sections egress and git, which
@@ -67,6 +69,12 @@ func (b *Bottle) Policy(ctx context.Context) (LivePolicy, error) {
 	if has[RoleGitGate] {
 		p.GitGate = &config.GitGate{}
 		if err := b.askPolicy(ctx, RoleGitGate, p.GitGate); err != nil {
+			return p, err
+		}
+	}
+	if has[RoleSupervise] {
+		p.Supervise = &config.Supervise{}
+		if err := b.askPolicy(ctx, RoleSupervise, p.Supervise); err != nil {
 			return p, err
 		}
 	}

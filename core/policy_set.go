@@ -15,8 +15,10 @@ import (
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/gitgate"
 	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/secrets"
+	"github.com/bottle-run/bottle/sidecar/supervise/change"
 )
 
 // SetPolicy puts the sections egress and git of data into force, in the forms that
@@ -40,6 +42,116 @@ func (b *Bottle) SetPolicy(ctx context.Context, file string, data []byte, host H
 	if err != nil {
 		return err
 	}
+	var told *config.Supervise // nil if there is no supervise sidecar, or nothing new for it
+	if live.Supervise != nil {
+		c := *live.Supervise
+		if c.Policy = policyAfter(live, changes); change.Revision(c.Policy) != change.Revision(live.Supervise.Policy) {
+			told = &c
+			// Last: what it calls the policy is in force.
+			changes = append(changes, alteration{role: RoleSupervise, before: live.Supervise, after: told})
+		}
+	}
+	if err := b.alter(ctx, changes); err != nil || told == nil {
+		return err
+	}
+	return b.tellAgent(ctx, told)
+}
+
+// ErrOtherPolicy is of a policy that was made of another one than is in force.
+var ErrOtherPolicy = errors.New("another policy is in force by now")
+
+// ApplyPolicy brings a policy into force that the supervise sidecar has made of the one with
+// a revision, on all other sidecars; what is its name in errors. If the revision is not that
+// of the policy in force, it fails with [ErrOtherPolicy]. For the rest it is as
+// [Bottle.SetPolicy].
+func (b *Bottle) ApplyPolicy(ctx context.Context, what, revision string, p config.Policy, host Host) error {
+	live, err := b.Policy(ctx)
+	if err != nil {
+		return err
+	}
+	if live.Supervise == nil {
+		return Errorf(KindNotFound, "bottle %s was launched without supervise", b.Name)
+	}
+	if change.Revision(live.Supervise.Policy) != revision {
+		return &Error{Kind: KindInput, Err: ErrOtherPolicy}
+	}
+	data, err := live.with(p).Section()
+	if err != nil {
+		return err
+	}
+	section, err := manifest.ParsePolicy(what, data, b.Agent)
+	if err != nil {
+		return err
+	}
+	changes, err := changed(section, live, host)
+	if err != nil {
+		return err
+	}
+	if err := b.alter(ctx, changes); err != nil {
+		return err
+	}
+	told := *live.Supervise
+	told.Policy = p
+	return b.tellAgent(ctx, &told)
+}
+
+// with is the policy with what is to come into force. Only what it has can change.
+func (p LivePolicy) with(next config.Policy) LivePolicy {
+	switch {
+	case p.EgressProxy != nil:
+		c := *p.EgressProxy
+		c.AllowAll, c.Allow, c.Routes = next.AllowAll, next.Allow, next.Routes
+		p.EgressProxy = &c
+	case p.Firewall != nil:
+		c := *p.Firewall
+		c.AllowAll, c.Allow = next.AllowAll, next.Allow
+		p.Firewall = &c
+	}
+	if p.GitGate != nil {
+		c := *p.GitGate
+		c.Repositories = slices.Clone(c.Repositories)
+		for i, r := range c.Repositories {
+			if j := slices.IndexFunc(next.Git, func(g config.GitRule) bool { return g.Name == r.Name }); j >= 0 {
+				c.Repositories[i].Push = next.Git[j].Push
+			}
+		}
+		p.GitGate = &c
+	}
+	return p
+}
+
+// policyAfter is what the agent may do when changes have been made.
+func policyAfter(live LivePolicy, changes []alteration) config.Policy {
+	for _, c := range changes {
+		switch after := c.after.(type) {
+		case *config.Firewall:
+			live.Firewall = after
+		case *config.EgressProxy:
+			live.EgressProxy = after
+		case *config.GitGate:
+			live.GitGate = after
+		}
+	}
+	var p config.Policy
+	switch {
+	case live.EgressProxy != nil:
+		p.AllowAll, p.Allow, p.Routes = live.EgressProxy.AllowAll, live.EgressProxy.Allow, live.EgressProxy.Routes
+	case live.Firewall != nil:
+		p.AllowAll, p.Allow = live.Firewall.AllowAll, live.Firewall.Allow
+	}
+	return withGit(p, live.GitGate)
+}
+
+// tellAgent replaces the agent's copy of its policy.
+func (b *Bottle) tellAgent(ctx context.Context, c *config.Supervise) error {
+	if err := sharePolicy(ctx, b.rt, b.container, c); err != nil {
+		return fmt.Errorf("the policy is in force, but the agent's copy of it is not renewed: %w", err)
+	}
+	return nil
+}
+
+// alter makes changes, all or none.
+func (b *Bottle) alter(ctx context.Context, changes []alteration) error {
 	for i, c := range changes {
 		err := b.putConfig(ctx, c.role, c.after, c.secrets)
 		if err == nil {
@@ -57,20 +169,20 @@ func (b *Bottle) SetPolicy(ctx context.Context, file string, data []byte, host H
 	return nil
 }
 
-// change is of one sidecar's configuration.
-type change struct {
+// alteration is of one sidecar's configuration.
+type alteration struct {
 	role          string
 	before, after any
 	secrets       []secrets.Secret
 }
 
 // changed makes the changes that put a section into force in a bottle that runs.
-func changed(section *manifest.Section, live LivePolicy, host Host) ([]change, error) {
+func changed(section *manifest.Section, live LivePolicy, host Host) ([]alteration, error) {
 	var errs *multierror.Error
 	fail := func(keys []string, format string, args ...any) {
 		errs = multierror.Append(errs, section.Errorf(keys, format, args...))
 	}
-	var changes []change
+	var changes []alteration
 	var tokens map[string]string
 	switch {
 	case section.Egress == nil:
@@ -91,7 +203,7 @@ func changed(section *manifest.Section, live LivePolicy, host Host) ([]change, e
 			break
 		}
 		// What is new must not be pushed either.
-		c := change{role: RoleGitGate, before: live.GitGate, after: after}
+		c := alteration{role: RoleGitGate, before: live.GitGate, after: after}
 		for _, name := range slices.Sorted(maps.Keys(tokens)) {
 			c.secrets = append(c.secrets, secrets.Secret{Name: name, Value: secrets.Value(tokens[name])})
 		}
@@ -106,7 +218,7 @@ func changed(section *manifest.Section, live LivePolicy, host Host) ([]change, e
 
 // changedEgress makes the changes of the firewall and of the egress proxy, and finds the
 // tokens that the bottle does not have yet.
-func changedEgress(section *manifest.Egress, live LivePolicy, host Host, fail func(keys []string, format string, args ...any)) ([]change, map[string]string) {
+func changedEgress(section *manifest.Egress, live LivePolicy, host Host, fail func(keys []string, format string, args ...any)) ([]alteration, map[string]string) {
 	before := map[string][]string{} // token to hosts
 	if live.EgressProxy != nil {
 		before = egress.TokenHosts(live.EgressProxy.Routes)
@@ -154,11 +266,11 @@ func changedEgress(section *manifest.Egress, live LivePolicy, host Host, fail fu
 	values := egress.Values{Tokens: tokens}
 	firewall := *live.Firewall
 	p.ApplyFirewall(&firewall)
-	changes := []change{{RoleFirewall, live.Firewall, &firewall, p.FirewallSecrets(values)}}
+	changes := []alteration{{RoleFirewall, live.Firewall, &firewall, p.FirewallSecrets(values)}}
 	if live.EgressProxy != nil {
 		proxy := *live.EgressProxy
 		p.ApplyEgressProxy(&proxy)
-		changes = append(changes, change{RoleEgressProxy, live.EgressProxy, &proxy, p.EgressProxySecrets(values)})
+		changes = append(changes, alteration{RoleEgressProxy, live.EgressProxy, &proxy, p.EgressProxySecrets(values)})
 	}
 	return changes, tokens
 }

@@ -16,7 +16,7 @@ import (
 
 // Sidecar is one of a bottle's.
 type Sidecar struct {
-	// Role is what it is: RoleFirewall, RoleEgressProxy, RoleGitGate.
+	// Role is what it is: RoleFirewall, RoleEgressProxy, RoleGitGate, RoleSupervise.
 	Role string
 	// Container is the ID of its container.
 	Container string
@@ -186,5 +186,5 @@ func (b *Bottle) DeadSidecars(ctx context.Context, known []Death) ([]Death, erro
 
 // isSidecar reports whether a role is a sidecar's.
 func isSidecar(role string) bool {
-	return role == RoleFirewall || role == RoleEgressProxy || role == RoleGitGate
+	return slices.Contains([]string{RoleFirewall, RoleEgressProxy, RoleGitGate, RoleSupervise}, role)
 }

@@ -43,6 +43,10 @@ func (l *launch) sidecarSteps() (steps []graph.Step, last []string) {
 		steps = append(steps, graph.Step{Name: stepGitGate, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim, stepEgress}, Run: l.startGitGate})
 		last = append(last, stepGitGate)
 	}
+	if l.plan.Supervise != nil {
+		steps = append(steps, graph.Step{Name: stepSupervise, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim}, Run: l.startSupervise})
+		last = append(last, stepSupervise)
+	}
 	if l.egress == nil {
 		return steps, last
 	}
@@ -69,6 +73,9 @@ func (l *launch) roles() []string {
 	if l.plan.Git != nil {
 		roles = append(roles, RoleGitGate)
 	}
+	if l.plan.Supervise != nil {
+		roles = append(roles, RoleSupervise)
+	}
 	return roles
 }
 
@@ -78,6 +85,8 @@ func (l *launch) replacement(role string) string {
 	switch {
 	case role == RoleGitGate:
 		return l.plan.Git.Image
+	case role == RoleSupervise:
+		return l.plan.Supervise.Image
 	case l.egress == nil:
 		return ""
 	}

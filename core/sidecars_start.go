@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
@@ -76,7 +77,11 @@ func newHop() string {
 
 // facts are what a plan does not know.
 func (l *launch) facts() egress.Facts {
-	return egress.Facts{Agent: l.plan.Agent, Subnet: l.network.Subnet}
+	f := egress.Facts{Agent: l.plan.Agent, Subnet: l.network.Subnet}
+	if l.plan.Supervise != nil {
+		f.Supervise = superviseURL
+	}
+	return f
 }
 
 // startFirewall runs the firewall and waits until it is ready.
@@ -124,11 +129,14 @@ func (l *launch) configureEgressProxy(ctx context.Context) error {
 
 // noProxy is what is reached without the proxy.
 func (l *launch) noProxy() string {
-	const loopback = "localhost,127.0.0.1,::1"
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
 	if l.plan.Git != nil {
-		return loopback + "," + RoleGitGate
+		hosts = append(hosts, RoleGitGate)
 	}
-	return loopback
+	if l.plan.Supervise != nil {
+		hosts = append(hosts, RoleSupervise)
+	}
+	return strings.Join(hosts, ",")
 }
 
 // proxyEnv tells the agent's programs of the way out, in both cases: curl ignores
@@ -150,7 +158,8 @@ func (l *launch) proxyEnv() map[string]string {
 func (l *launch) agentEnv() (map[string]string, error) {
 	proxy := l.proxyEnv()
 	git, err := l.gitEnv()
-	if err != nil || len(proxy)+len(git) == 0 {
+	ask := l.superviseEnv()
+	if err != nil || len(proxy)+len(git)+len(ask) == 0 {
 		return l.plan.Env, err
 	}
 	env := maps.Clone(l.plan.Env)
@@ -158,6 +167,7 @@ func (l *launch) agentEnv() (map[string]string, error) {
 		env = map[string]string{}
 	}
 	maps.Copy(env, git)
+	maps.Copy(env, ask)
 	for _, name := range slices.Sorted(maps.Keys(proxy)) {
 		if own, ok := env[name]; ok && own != proxy[name] {
 			l.report.note(stepAgent, fmt.Sprintf("%s is %s, not what the manifest says: there is no other way out", name, proxy[name]))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/core/mcp"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/policy"
 )
@@ -62,6 +63,7 @@ func (p Plan) WriteText(w io.Writer) error {
 	}
 	p.egressText(row)
 	p.gitText(row)
+	p.superviseText(row)
 	p.limitsText(row)
 	for _, f := range p.Files {
 		row(f.What, "%s from %s", f.Target, orDefault(f.Source, "the manifest"))
@@ -159,6 +161,18 @@ func (p Plan) gitText(row func(key, format string, args ...any)) {
 	}
 	for _, note := range g.Notes {
 		row("note", "%s", note)
+	}
+}
+
+// superviseText says what the agent may propose.
+func (p Plan) superviseText(row func(key, format string, args ...any)) {
+	s := p.Supervise
+	if s == nil {
+		return
+	}
+	row("supervise", "%s, on the sealed network alone: the agent may propose %s", builtInOr(s.Image), strings.Join(s.Kinds, ", "))
+	for _, name := range s.MCP {
+		row("", "registered for %s in %s", name, mcp.Path(name))
 	}
 }
 

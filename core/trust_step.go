@@ -185,16 +185,7 @@ func (l *launch) share(ctx context.Context, files map[string][]byte) error {
 	errs := make(chan error, len(files))
 	for name, content := range files {
 		go func() {
-			errs <- graph.Guard(func() error {
-				var said bytes.Buffer
-				status, err := l.rt.Exec(ctx, l.container.ID, runtime.ExecSpec{
-					Command: inside.Share(name), User: "0", WorkDir: "/", Stdin: bytes.NewReader(content), Stderr: &said,
-				})
-				if err == nil && status.Code != 0 {
-					err = fmt.Errorf("%s could not be written: status %d: %s", name, status.Code, bytes.TrimSpace(said.Bytes()))
-				}
-				return err
-			})
+			errs <- graph.Guard(func() error { return share(ctx, l.rt, l.container.ID, name, content) })
 		}()
 	}
 	var all []error
@@ -202,6 +193,18 @@ func (l *launch) share(ctx context.Context, files map[string][]byte) error {
 		all = append(all, <-errs)
 	}
 	return errors.Join(all...)
+}
+
+// share writes a file into a container's tmpfs, as root.
+func share(ctx context.Context, rt runtime.Runtime, container, name string, content []byte) error {
+	var said bytes.Buffer
+	status, err := rt.Exec(ctx, container, runtime.ExecSpec{
+		Command: inside.Share(name), User: "0", WorkDir: "/", Stdin: bytes.NewReader(content), Stderr: &said,
+	})
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("%s could not be written: status %d: %s", name, status.Code, bytes.TrimSpace(said.Bytes()))
+	}
+	return err
 }
 
 // putWrites puts files into the container, all in one archive. Directories that are there

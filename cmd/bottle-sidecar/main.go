@@ -3,7 +3,7 @@
 //	bottle-sidecar firewall      [--run DIR]
 //	bottle-sidecar egress-proxy  [--run DIR]
 //	bottle-sidecar git-gate      [--run DIR]
-//	bottle-sidecar supervise     [--state DIR] [--run DIR]
+//	bottle-sidecar supervise     [--state DIR] [--restart] [--run DIR]
 //	bottle-sidecar put [--wait]  [--run DIR]   < document.json
 //	bottle-sidecar healthcheck   [--run DIR | --url URL]
 //	bottle-sidecar reload        [--run DIR]

@@ -24,7 +24,7 @@ const exitStale = 5
 const maxDecision = 1 << 20
 
 func init() {
-	commands["supervise"] = command{"[--state DIR] [--run DIR]", serveSupervise}
+	commands["supervise"] = command{"[--state DIR] [--restart] [--run DIR]", serveSupervise}
 	commands["proposals list"] = command{"[--run DIR]", proposals(http.MethodGet, 0, "")}
 	commands["proposals watch"] = command{"[--run DIR]", proposals(http.MethodGet, 0, "watch")}
 	commands["proposals show"] = command{"[--run DIR] ID", proposals(http.MethodGet, 1, "")}
@@ -35,6 +35,13 @@ func init() {
 
 func serveSupervise(c *call) error {
 	state := c.flags.String("state", "", "`DIR` in which proposals outlive the process; default: they do not")
+	restart := c.flags.Bool("restart", false, "start the server again when it is killed or crashes")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	if *restart {
+		return c.keep("supervise", "--state", *state, "--run", *c.dir)
+	}
 	return c.serve("supervise", func(config, _ string, log *slog.Logger, open opener) sidecar {
 		return supervise.New(supervise.Options{Config: config, State: *state, Log: log, Audit: open})
 	})

@@ -21,6 +21,9 @@ type Policy struct {
 	// Image replaces the built-in egress proxy.
 	Image    string   `json:"image,omitempty"`
 	Firewall Firewall `json:"firewall"`
+	// Proposed is whether routes may be added while the bottle runs, so that it has an
+	// egress proxy although there is none yet.
+	Proposed bool `json:"proposed,omitempty"`
 	// SecretHosts says where the values of the agent's secret variables may go.
 	SecretHosts map[string][]string `json:"secret_hosts,omitempty"`
 }
@@ -56,7 +59,7 @@ type Proxy struct {
 }
 
 // HasRoutes reports whether there is an egress proxy in front of the firewall.
-func (p *Policy) HasRoutes() bool { return len(p.Routes) > 0 }
+func (p *Policy) HasRoutes() bool { return len(p.Routes) > 0 || p.Proposed }
 
 // Corporate returns the further roots, as they were when the policy was made.
 func (p *Policy) Corporate() []ca.File { return p.Firewall.Corporate() }

@@ -84,7 +84,7 @@ func (p *Policy) ApplyFirewall(c *config.Firewall) {
 		}
 		c.Allow = append(c.Allow, rule)
 	}
-	if len(p.Routes) > 0 {
+	if p.HasRoutes() {
 		c.ClientSecret = HopSecret
 	}
 }

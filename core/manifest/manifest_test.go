@@ -155,7 +155,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"a mistyped key":                      {minimal("    forwrad: [X]\n", ""), `m:4:5: unknown key "forwrad" in bottle "b": did you mean "forward"?`},
 		"a key of another tool":               {minimal("", "    cmd: [x]\n"), `m:7:5: unknown key "cmd" in agent "a": did you mean "command"?`},
 		"a dash for an underscore":            {minimal("    env-file: x\n", ""), `m:4:5: unknown key "env-file" in bottle "b": did you mean "env_file"?`},
-		"a key of a later version":            {minimal("    supervise: true\n", ""), `m:4:5: unknown key "supervise" in bottle "b": valid are build_args, context, dockerfile, egress, env, env_file, firewall, forward, git, git_gate, image, limits, oci_runtime, read_only, secret_hosts, target, tmpfs, user, workspace`},
+		"a key of a later version":            {minimal("    checkpoint: true\n", ""), `m:4:5: unknown key "checkpoint" in bottle "b": valid are build_args, context, dockerfile, egress, env, env_file, firewall, forward, git, git_gate, image, limits, oci_runtime, read_only, secret_hosts, supervise, target, tmpfs, user, workspace`},
 		"a mistyped section":                  {"bottels:\n  b: {image: i}\nagents: {a: {bottle: b}}\n", "m:1:1: unknown key \"bottels\" in the manifest: did you mean \"bottles\"?"},
 		"a missing section":                   {"bottles:\n  b: {image: i}\n", `m:1:1: the manifest has no key "agents", which it needs`},
 		"no file at all":                      {"", "m:1:1: the manifest is empty: it needs bottles and agents"},

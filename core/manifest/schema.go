@@ -46,6 +46,8 @@ func schemaOf(t reflect.Type) object {
 		return object{"type": []string{"integer", "string"}, "minimum": 1, "maximum": 65535, "pattern": `^[0-9]+$`}
 	case reflect.TypeFor[Workspace]():
 		return object{"oneOf": []any{text, object{"const": false}, structSchema(t)}}
+	case reflect.TypeFor[Supervise]():
+		return object{"oneOf": []any{object{"type": "boolean"}, structSchema(t)}}
 	case reflect.TypeFor[Tmpfs](), reflect.TypeFor[Allow]():
 		return object{"oneOf": []any{text, structSchema(t)}}
 	}

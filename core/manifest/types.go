@@ -31,6 +31,7 @@ type Bottle struct {
 	Firewall    *Firewall             `yaml:"firewall" doc:"By which way it leaves. Its dns, allow_cidrs, proxy, ca_files and scan hold for git, too."`
 	Git         map[string]Repository `yaml:"git" doc:"Git repositories, by name: the agent uses their real URLs, and a gate presents the credentials and looks at what is pushed." key:"name"`
 	GitGate     *GitGate              `yaml:"git_gate" doc:"How that gate runs."`
+	Supervise   *Supervise            `yaml:"supervise" doc:"Let the agent propose changes of its limits, about which a human decides: true, or a mapping."`
 	SecretHosts map[string]StringList `yaml:"secret_hosts" doc:"Where the values of env_file, forward and --env may go, by variable: hosts, or [\"*\"] for a value that is no secret. Without an entry: nowhere." key:"env"`
 }
 

@@ -52,6 +52,7 @@ func (d *decoder) validateBottle(b Bottle, at string) {
 	d.validateWorkspace(b, at)
 	d.validateEgress(b, at)
 	d.validateGit(b, at)
+	d.validateSupervise(b, at)
 	seen := map[string]bool{}
 	for i, name := range b.Forward {
 		if seen[name] {

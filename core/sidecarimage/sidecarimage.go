@@ -37,6 +37,8 @@ import (
 const (
 	// Program is the sidecars' program, the image's entrypoint.
 	Program = "/bottle-sidecar"
+	// StateDir is a directory of the sidecars' user, for what outlives a process.
+	StateDir = "/var/lib/bottle"
 	// UID is the user, and the group, that sidecars run as.
 	UID = 65532
 
@@ -123,6 +125,9 @@ func layer(program, roots []byte) []byte {
 	dir("run", 0o755, 0)
 	// runc gives a tmpfs the mode of the directory below it, and root as its owner.
 	dir(delivery.Dir[1:], 0o1777, UID)
+	dir("var", 0o755, 0)
+	dir("var/lib", 0o755, 0)
+	dir(StateDir[1:], 0o700, UID)
 	file(Program[1:], 0o555, program)
 	_ = w.Close()
 	return b.Bytes()

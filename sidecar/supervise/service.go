@@ -171,10 +171,10 @@ func (s *Service) Health() error {
 	return nil
 }
 
-// Policy returns what the agent is told of its policy, see [Configuration].
+// Policy returns the configuration in force.
 func (s *Service) Policy() any {
 	if c := s.ledger.Config(); c != nil {
-		return configurationOf(c)
+		return c
 	}
 	return nil
 }

@@ -200,7 +200,7 @@ func TestAnAgentAsksAndAHumanDecides(t *testing.T) {
 	if err != nil || len(tools.Tools) != 9 {
 		t.Fatalf("%d tools, %v", len(tools.Tools), err)
 	}
-	before, failed := call[Configuration](t, session, ctx, "get_configuration", args{})
+	before, failed := call[change.Configuration](t, session, ctx, "get_configuration", args{})
 	if failed != "" || before.Policy.Allow[0].Host != "example.com" || len(before.Kinds) != 4 || before.Revision == "" {
 		t.Fatalf("%+v, %s", before, failed)
 	}
@@ -224,7 +224,7 @@ func TestAnAgentAsksAndAHumanDecides(t *testing.T) {
 	if got.State != ledger.Approved || !strings.Contains(got.Message, "in force") {
 		t.Errorf("%+v", got)
 	}
-	after, _ := call[Configuration](t, session, ctx, "get_configuration", args{})
+	after, _ := call[change.Configuration](t, session, ctx, "get_configuration", args{})
 	if len(after.Policy.Allow) != 2 || after.Policy.Allow[1].ID != "proposal:p1" || after.Revision == before.Revision {
 		t.Errorf("%+v", after.Policy.Allow)
 	}

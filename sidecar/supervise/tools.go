@@ -100,35 +100,6 @@ type waitInput struct {
 	Timeout int    `json:"timeout_seconds,omitempty" jsonschema:"return after so many seconds even without an answer; default: wait for as long as it takes"`
 }
 
-// Configuration is what the agent is told of its policy.
-type Configuration struct {
-	// Revision names the policy by its content.
-	Revision string        `json:"revision"`
-	Policy   config.Policy `json:"policy"`
-	// Kinds may be proposed, and Secrets may be named in a route.
-	Kinds   []string `json:"kinds"`
-	Secrets []string `json:"secrets"`
-	// File is where the same is found as a file.
-	File string `json:"file,omitempty"`
-}
-
-func configurationOf(c *config.Supervise) Configuration {
-	conf := Configuration{Revision: change.Revision(c.Policy), Policy: c.Policy, Kinds: c.Kinds, Secrets: c.Secrets, File: c.File}
-	if conf.Kinds == nil {
-		conf.Kinds = config.ProposalKinds()
-	}
-	if conf.Secrets == nil {
-		conf.Secrets = []string{}
-	}
-	if conf.Policy.Allow == nil {
-		conf.Policy.Allow = []policy.Rule{}
-	}
-	if conf.Policy.Routes == nil {
-		conf.Policy.Routes = []policy.Route{}
-	}
-	return conf
-}
-
 // Answer is what the agent is told of a proposal.
 type Answer struct {
 	ID    string       `json:"id"`
@@ -187,8 +158,8 @@ func (s *Service) tools() *mcp.Server {
 	reads := &mcp.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &no}
 	asks := &mcp.ToolAnnotations{DestructiveHint: &no, OpenWorldHint: &no}
 	mcp.AddTool(server, &mcp.Tool{Name: "get_configuration", Annotations: reads, Description: "What this sandbox allows: the egress allowlist, routes, git push rules and the Dockerfile, and what may be proposed."},
-		func(context.Context, *mcp.CallToolRequest, none) (*mcp.CallToolResult, Configuration, error) {
-			return nil, configurationOf(s.ledger.Config()), nil
+		func(context.Context, *mcp.CallToolRequest, none) (*mcp.CallToolResult, change.Configuration, error) {
+			return nil, change.ConfigurationOf(s.ledger.Config()), nil
 		})
 	mcp.AddTool(server, &mcp.Tool{Name: "propose_egress", Annotations: asks, Description: "Propose a change of the allowlist of hosts that may be reached. Returns the proposal's id; then call wait_for_answer."},
 		func(_ context.Context, _ *mcp.CallToolRequest, in egressInput) (*mcp.CallToolResult, Answer, error) {
