@@ -23,6 +23,8 @@ type Status struct {
 	Created time.Time `json:"created"`
 	// Launch identifies the launch that made it.
 	Launch string `json:"launch"`
+	// Sidecars are the roles of those that it was launched with.
+	Sidecars []string `json:"sidecars,omitempty"`
 	// Dead are the roles of its sidecars that do not run: the agent cannot reach
 	// anything through them.
 	Dead []string `json:"dead,omitempty"`
@@ -60,7 +62,8 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 			continue
 		}
 		s := Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id}
-		for _, role := range strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' }) {
+		s.Sidecars = strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' })
+		for _, role := range s.Sidecars {
 			if !alive[id+"/"+role] {
 				s.Dead = append(s.Dead, role)
 			}

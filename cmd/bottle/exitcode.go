@@ -10,6 +10,7 @@ import (
 	"github.com/bottle-run/bottle/core"
 	"github.com/bottle-run/bottle/core/doctor"
 	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/core/supervise"
 )
 
 // The exit statuses. run and exec pass on the status of the command in the
@@ -17,6 +18,7 @@ import (
 // documented in docs/exit-codes.md, which a test compares with this list.
 const (
 	exitOK          = 0
+	exitStale       = 109
 	exitOther       = 110
 	exitUsage       = 111
 	exitInput       = 112
@@ -41,6 +43,7 @@ var exitMeanings = []struct {
 	meaning string
 }{
 	{exitOK, "", "Done."},
+	{exitStale, "stale", "A proposal, or the policy that it would change, is not as it was shown: nothing has changed."},
 	{exitOther, "other", "Something failed that none of the others describes."},
 	{exitUsage, "usage", "The command line is wrong."},
 	{exitInput, "input", "The manifest or something it names is wrong: a key, a Dockerfile or an env file that is missing, a variable that is not set, a workspace that cannot be read."},
@@ -80,6 +83,8 @@ func exitCode(err error) (code int, kind string) {
 		return exitProblem, "problem"
 	case errors.As(err, &found):
 		return exitWarning, "warning"
+	case errors.Is(err, supervise.ErrStale), errors.Is(err, core.ErrOtherPolicy):
+		return exitStale, "stale"
 	case errors.As(err, &denied):
 		return exitDenied, "denied"
 	// What made a launch fail counts before what clearing up met.
