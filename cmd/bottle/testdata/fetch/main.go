@@ -3,6 +3,8 @@
 //
 //	fetch [-X METHOD] [-H 'NAME: VALUE'] [-d BODY] [-every TIME] [-direct ADDRESS] URL
 //
+//	ask TOOL ARGUMENTS, by this other name: calls a tool of the server that BOTTLE_SUPERVISE names
+//
 // Exit codes: 0 an answer came, 7 none.
 package main
 
@@ -39,6 +41,9 @@ func main() {
 		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: *direct})
 	}
 	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	if strings.HasSuffix(os.Args[0], "ask") {
+		os.Exit(callTool(client, flag.Arg(0), flag.Arg(1)))
+	}
 	for {
 		req, err := http.NewRequest(*method, flag.Arg(0), strings.NewReader(*body))
 		if err != nil {
@@ -55,6 +60,20 @@ func main() {
 		}
 		time.Sleep(*every)
 	}
+}
+
+// callTool makes one call of MCP, which needs no session: JSON-RPC 2.0 over HTTP.
+func callTool(client *http.Client, tool, arguments string) int {
+	call := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":%s}}`, tool, arguments)
+	req, err := http.NewRequest(http.MethodPost, os.Getenv("BOTTLE_SUPERVISE"), strings.NewReader(call))
+	if err != nil {
+		fmt.Println("no request:", err)
+		return 2
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	req.Header.Set("MCP-Protocol-Version", "2025-06-18")
+	return ask(client, req)
 }
 
 func ask(client *http.Client, req *http.Request) int {
