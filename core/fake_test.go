@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,10 +71,11 @@ func (b *bench) inside(ctx context.Context, p *fake.Process) int {
 		case <-p.Notify():
 		}
 		return 0
-	case "put":
+	case "put", "share":
+		mode := map[string]fs.FileMode{"put": 0o600, "share": 0o644}[p.Args[1]]
 		content, err := io.ReadAll(p.Stdin)
 		if err == nil {
-			err = p.Files.WriteFile(p.Args[2], fake.Node{Mode: 0o600, Content: content})
+			err = p.Files.WriteFile(p.Args[2], fake.Node{Mode: mode, Content: content})
 		}
 		if err != nil {
 			_, _ = fmt.Fprintln(p.Stderr, err)

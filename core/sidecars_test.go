@@ -92,7 +92,7 @@ func sealedBench(t *testing.T) (*bench, *sidecars) {
 	b := newBench(t, nil)
 	b.env["TOKEN"], b.env["CANARY"] = "token-value-4711", "canary-value-4711"
 	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}, begun: map[string]chan struct{}{}}
-	for _, role := range []string{core.RoleFirewall, core.RoleEgressProxy, core.RoleGitGate} {
+	for _, role := range []string{core.RoleFirewall, core.RoleEgressProxy, core.RoleGitGate, core.RoleSupervise} {
 		s.begun[role] = make(chan struct{})
 	}
 	b.Handle(sidecarimage.Program, s.program)

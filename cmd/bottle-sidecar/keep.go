@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,6 +27,7 @@ func (c *call) keep(args ...string) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
+	log := slog.New(slog.NewJSONHandler(c.stderr, nil)).With("sidecar", args[0])
 	var killed []time.Time
 	for {
 		cmd := exec.Command(self, args...)
@@ -56,7 +58,7 @@ func (c *call) keep(args ...string) error {
 		if len(killed) > mostKills {
 			return fmt.Errorf("%w, %d times within %v: it is not started again", err, len(killed), killsIn)
 		}
-		fmt.Fprintf(c.stderr, "bottle-sidecar: %v: it is started again\n", err)
+		log.Error("started again", "error", err.Error())
 	}
 }
 

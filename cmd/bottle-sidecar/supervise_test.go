@@ -15,13 +15,13 @@ import (
 )
 
 // startSupervise starts one that keeps its state in a directory.
-func startSupervise(t *testing.T, dir, state string) *running {
+func startSupervise(t *testing.T, dir, state string, flags ...string) *running {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, "supervise", "--run", dir, "--state", state)}
+	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, append([]string{"supervise", "--run", dir, "--state", state}, flags...)...)}
 	r.cmd.Env = append(os.Environ(), asProgram+"=1")
 	r.cmd.Stdout = &r.out
 	stderr, err := r.cmd.StderrPipe()
