@@ -262,7 +262,12 @@ func (l *launch) notReady(ctx context.Context, role, container string, reason er
 }
 
 // roleText is a role in words.
-func roleText(role string) string { return strings.ReplaceAll(role, "-", " ") }
+func roleText(role string) string {
+	if role == RoleSupervise {
+		return "supervise sidecar"
+	}
+	return strings.ReplaceAll(role, "-", " ")
+}
 
 func statusText(s runtime.ExitStatus) string {
 	if s.OOMKilled {
