@@ -159,6 +159,16 @@ func (f *factory) noCommand(name string) error {
 	return nil
 }
 
+// noCommandNamed is the action of a command that has commands, when none of them is named.
+func noCommandNamed(group, args string, names ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if name := c.Args().First(); name != "" {
+			return usageErrorf("bottle %s has no command %q: it is one of %s", group, name, strings.Join(names, ", "))
+		}
+		return usageErrorf("missing command: usage: %s", strings.TrimSpace("bottle "+group+" "+strings.Join(names, "|")+" "+args))
+	}
+}
+
 // arity checks the number of arguments.
 func arity(c *cli.Context, least, most int) error {
 	n := c.NArg()

@@ -51,13 +51,11 @@ func (f *factory) build(opts buildOptions) error {
 	if err != nil {
 		return err
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	observe, done := f.observer()
 	defer done()
 	for i, image := range images {

@@ -103,13 +103,11 @@ func (f *factory) conformance(opts conformanceOptions) error {
 			return err
 		}
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	run := conformance.Options{Filter: opts.Filter, World: opts.World, SharedHost: opts.Shared, Ended: f.showResult}
 	if opts.Verbose {
 		run.Logf = func(format string, args ...any) { _, _ = fmt.Fprintf(f.io.Stderr, "    "+format+"\n", args...) }

@@ -68,25 +68,12 @@ func parseSide(arg string) copySide {
 
 // cp is bottle cp.
 func (f *factory) cp(opts cpOptions) error {
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
-	if err != nil {
-		return interruptedOr(sig.work, err)
-	}
-	defer func() { _ = rt.Close() }()
-	b, err := core.OpenMatching(sig.work, rt, opts.From.Bottle+opts.To.Bottle, nil)
-	if err == nil {
+	return f.withBottle(opts.From.Bottle+opts.To.Bottle, func(sig *signals, b *core.Bottle) error {
 		if opts.To.Bottle != "" {
-			err = f.copyIn(sig.work, b, opts)
-		} else {
-			err = f.copyOut(sig.work, b, opts)
+			return f.copyIn(sig.work, b, opts)
 		}
-	}
-	if err != nil {
-		return interruptedOr(sig.work, err)
-	}
-	return nil
+		return f.copyOut(sig.work, b, opts)
+	})
 }
 
 func (f *factory) copyIn(ctx context.Context, b *core.Bottle, opts cpOptions) error {

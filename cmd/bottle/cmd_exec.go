@@ -56,13 +56,11 @@ func (f *factory) exec(opts execOptions) error {
 	if err != nil {
 		return err
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	b, err := core.OpenMatching(sig.work, rt, opts.Name, nil)
 	if err != nil {
 		return interruptedOr(sig.work, err)

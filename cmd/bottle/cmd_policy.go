@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -53,12 +51,7 @@ func newPolicyCommand(f *factory, do func(policyOptions) error) *cli.Command {
 	return &cli.Command{
 		Name:  "policy",
 		Usage: "show, change or try what may leave a bottle",
-		Action: func(c *cli.Context) error {
-			if name := c.Args().First(); name != "" {
-				return usageErrorf("bottle policy has no command %q: it is one of show, set, test", name)
-			}
-			return usageErrorf("missing command: usage: bottle policy show|set|test NAME")
-		},
+		Action: noCommandNamed("policy", "NAME", "show", "set", "test"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "show", Usage: "print what is in force, in the form that set reads", ArgsUsage: "NAME",
@@ -117,33 +110,13 @@ func (f *factory) setPolicy(opts policyOptions) error {
 	if err != nil {
 		return err
 	}
-	name, data, err := f.readPolicy(opts.File)
+	name, data, err := f.readInput("policy", opts.File, maxPolicy)
 	if err != nil {
 		return err
 	}
 	return f.withBottle(opts.Name, func(sig *signals, b *core.Bottle) error {
 		return b.SetPolicy(sig.work, name, data, host)
 	})
-}
-
-// readPolicy reads a file, or standard input for "-".
-func (f *factory) readPolicy(file string) (name string, data []byte, err error) {
-	if file == "-" {
-		data, err = io.ReadAll(io.LimitReader(f.io.Stdin, maxPolicy))
-		if err != nil {
-			return "", nil, fmt.Errorf("reading standard input: %w", err)
-		}
-		return "standard input", data, nil
-	}
-	in, err := os.Open(file)
-	if err == nil {
-		data, err = io.ReadAll(io.LimitReader(in, maxPolicy))
-		_ = in.Close() // it was only read
-	}
-	if err != nil {
-		return "", nil, core.Errorf(core.KindInput, "the policy cannot be read: %w", err)
-	}
-	return file, data, nil
 }
 
 func (f *factory) testPolicy(opts policyOptions) error {
@@ -179,23 +152,4 @@ func verdictText(v core.Verdict) string {
 		text += ": " + printable(v.Reason)
 	}
 	return text
-}
-
-// withBottle finds a bottle and does something with it.
-func (f *factory) withBottle(name string, do func(*signals, *core.Bottle) error) error {
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
-	if err != nil {
-		return interruptedOr(sig.work, err)
-	}
-	defer func() { _ = rt.Close() }()
-	b, err := core.OpenMatching(sig.work, rt, name, nil)
-	if err == nil {
-		err = do(sig, b)
-	}
-	if err != nil {
-		return interruptedOr(sig.work, err)
-	}
-	return nil
 }

@@ -65,12 +65,7 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 	return &cli.Command{
 		Name:  "proposals",
 		Usage: "show and answer what agents propose to change",
-		Action: func(c *cli.Context) error {
-			if name := c.Args().First(); name != "" {
-				return usageErrorf("bottle proposals has no command %q: it is one of list, show, approve, deny", name)
-			}
-			return usageErrorf("missing command: usage: bottle proposals list|show|approve|deny")
-		},
+		Action: noCommandNamed("proposals", "", "list", "show", "approve", "deny"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list the proposals of some or all bottles", ArgsUsage: "[NAME...]",
@@ -169,18 +164,9 @@ func operatorName() string {
 
 // readChange reads a change from a file, or standard input for "-".
 func (f *factory) readChange(file string) (change.Change, error) {
-	in, name := f.io.Stdin, "standard input"
-	if file != "-" {
-		opened, err := os.Open(file)
-		if err != nil {
-			return change.Change{}, core.Errorf(core.KindInput, "the change cannot be read: %w", err)
-		}
-		defer func() { _ = opened.Close() }() // it was only read
-		in, name = opened, file
-	}
-	data, err := io.ReadAll(io.LimitReader(in, change.MaxBytes+1))
+	name, data, err := f.readInput("change", file, change.MaxBytes+1)
 	if err != nil {
-		return change.Change{}, core.Errorf(core.KindInput, "%s: %w", name, err)
+		return change.Change{}, err
 	}
 	c, err := change.Decode(data)
 	if err != nil {
@@ -200,13 +186,11 @@ func (f *factory) listProposals(names []string) error {
 	if err != nil {
 		return err
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	all, err := core.List(sig.work, rt)
 	if err != nil {
 		return interruptedOr(sig.work, err)

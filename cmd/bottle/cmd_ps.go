@@ -32,13 +32,11 @@ func newPsCommand(f *factory, do func() error) *cli.Command {
 
 // ps is bottle ps.
 func (f *factory) ps() error {
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	list, err := core.List(sig.work, rt)
 	if err != nil {
 		return interruptedOr(sig.work, err)

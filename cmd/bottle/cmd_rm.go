@@ -57,13 +57,11 @@ func (f *factory) rm(opts rmOptions) error {
 			return err
 		}
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	observe, done := f.observer()
 	defer done()
 	var errs *multierror.Error

@@ -114,13 +114,11 @@ func (f *factory) run(opts runOptions) error {
 		}
 		return plan.WriteText(f.io.Stdout)
 	}
-	sig := f.signals()
-	defer sig.stop()
-	rt, err := f.connect(sig.work)
+	sig, rt, release, err := f.engine()
 	if err != nil {
-		return interruptedOr(sig.work, err)
+		return err
 	}
-	defer func() { _ = rt.Close() }()
+	defer release()
 	observe, done := f.observer()
 	defer done()
 	clearing, cancel := sig.clearing()

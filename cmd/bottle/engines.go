@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/bottle-run/bottle/core"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/containerd"
 	"github.com/bottle-run/bottle/runtime/docker"
@@ -17,6 +18,39 @@ func engines() *runtime.Registry {
 }
 
 const auto = "auto"
+
+// engine connects to the engine, with signals that end what is done with it, until release
+// is called.
+func (f *factory) engine() (sig *signals, rt runtime.Runtime, release func(), err error) {
+	sig = f.signals()
+	rt, err = f.connect(sig.work)
+	if err != nil {
+		err = interruptedOr(sig.work, err)
+		sig.stop()
+		return nil, nil, nil, err
+	}
+	return sig, rt, func() {
+		_ = rt.Close() // nothing is written through it any more
+		sig.stop()
+	}, nil
+}
+
+// withBottle finds a bottle and does something with it.
+func (f *factory) withBottle(name string, do func(*signals, *core.Bottle) error) error {
+	sig, rt, release, err := f.engine()
+	if err != nil {
+		return err
+	}
+	defer release()
+	b, err := core.OpenMatching(sig.work, rt, name, nil)
+	if err == nil {
+		err = do(sig, b)
+	}
+	if err != nil {
+		return interruptedOr(sig.work, err)
+	}
+	return nil
+}
 
 // connect opens the engine that was asked for, or the best one that answers.
 func (f *factory) connect(ctx context.Context) (runtime.Runtime, error) {

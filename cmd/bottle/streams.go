@@ -52,3 +52,25 @@ func (s *streams) fail(err error, kind string, code int, asJSON bool) {
 
 // json writes a value as one line.
 func (s *streams) json(v any) error { return json.NewEncoder(s.Stdout).Encode(v) }
+
+// readInput reads a file, or standard input for "-", up to a size in bytes; what is read is
+// for the error. What is longer is cut off: ask for one byte more than may be. The name is
+// for further errors.
+func (f *factory) readInput(what, file string, size int64) (name string, data []byte, err error) {
+	if file == "-" {
+		data, err = io.ReadAll(io.LimitReader(f.io.Stdin, size))
+		if err != nil {
+			return "", nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		return "standard input", data, nil
+	}
+	in, err := os.Open(file)
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(in, size))
+		_ = in.Close() // it was only read
+	}
+	if err != nil {
+		return "", nil, core.Errorf(core.KindInput, "the %s cannot be read: %w", what, err)
+	}
+	return file, data, nil
+}
