@@ -44,12 +44,9 @@ type AuditOptions struct {
 // time as far as they have been written, and then, with Follow, as they come. If each
 // fails, reading ends with its error. A bottle without sidecars is of KindNotFound.
 func (b *Bottle) Audit(ctx context.Context, opts AuditOptions, each func(AuditLine) error) error {
-	list, err := b.Sidecars(ctx)
+	list, err := b.needSidecars(ctx, "audit log")
 	if err != nil {
 		return err
-	}
-	if len(list) == 0 {
-		return Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress and without git, so there is no audit log", b.Name)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

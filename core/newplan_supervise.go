@@ -1,9 +1,11 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
+	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/sidecar/config"
 )
@@ -40,9 +42,9 @@ func (p *planner) supervise() {
 	if len(plan.MCP) > 0 && p.bottle.ReadOnly {
 		p.atBottle([]string{"supervise", "mcp"}, "mcp: the bottle is read_only: there is no place for a configuration, so write mcp: []")
 	}
-	egress, git := p.plan.Egress, p.plan.Git
-	if egress != nil && egress.Firewall.Engine != manifest.FirewallBuiltin {
-		p.atBottle([]string{"supervise"}, "supervise: the policy of a firewall of engine %s cannot be changed while it runs: leave one of them out", egress.Firewall.Engine)
+	policy, git := p.plan.Egress, p.plan.Git
+	if policy != nil && policy.Firewall.Engine != manifest.FirewallBuiltin {
+		p.atBottle([]string{"supervise"}, "supervise: the policy of a firewall of engine %s cannot be changed while it runs: leave one of them out", policy.Firewall.Engine)
 	}
 	for _, kind := range manifest.Proposable() {
 		at, asked := []string{"supervise", "propose"}, s.Propose == nil
@@ -55,13 +57,13 @@ func (p *planner) supervise() {
 		switch {
 		case kind == config.ProposeGitPush && git == nil:
 			p.unproposable(at, s, "%s: the bottle has no git", kind)
-		case kind != config.ProposeGitPush && egress == nil:
+		case kind != config.ProposeGitPush && policy == nil:
 			p.unproposable(at, s, "%s: the bottle has no egress: write egress: {} for one that allows nothing yet", kind)
-		case kind == config.ProposeRoutes && s.Propose == nil && !egress.HasRoutes():
+		case kind == config.ProposeRoutes && s.Propose == nil && !policy.HasRoutes():
 			// There is no egress proxy, and nobody has asked for one.
 		default:
 			if kind == config.ProposeRoutes {
-				egress.Proposed = true
+				policy.Proposed = true
 			}
 			plan.Kinds = append(plan.Kinds, kind)
 		}
@@ -69,13 +71,8 @@ func (p *planner) supervise() {
 	if len(plan.Kinds) == 0 {
 		p.atBottle([]string{"supervise"}, "supervise: there is nothing to propose: the bottle has neither egress nor git")
 	}
-	if egress != nil {
-		for _, r := range egress.Routes {
-			if r.Credential != nil && !slices.Contains(plan.Secrets, r.Credential.Secret) {
-				plan.Secrets = append(plan.Secrets, r.Credential.Secret)
-			}
-		}
-		slices.Sort(plan.Secrets)
+	if policy != nil {
+		plan.Secrets = slices.Sorted(maps.Keys(egress.TokenHosts(policy.Routes)))
 	}
 	p.plan.Supervise = &plan
 }

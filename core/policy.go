@@ -34,16 +34,27 @@ type LivePolicy struct {
 func (p LivePolicy) Section() ([]byte, error) {
 	var text, git []byte
 	var err error
-	switch {
-	case p.EgressProxy != nil:
-		text, err = egress.Section(p.EgressProxy.AllowAll, p.EgressProxy.Allow, p.EgressProxy.Routes)
-	case p.Firewall != nil:
-		text, err = egress.Section(p.Firewall.AllowAll, p.Firewall.Allow, nil)
+	if p.Firewall != nil {
+		allowed := p.allowed()
+		text, err = egress.Section(allowed.AllowAll, allowed.Allow, allowed.Routes)
 	}
 	if err == nil && p.GitGate != nil {
 		git, err = gitgate.Section(p.GitGate)
 	}
 	return append(text, git...), err
+}
+
+// allowed is what the agent may do, as the supervise sidecar calls it.
+func (p LivePolicy) allowed() config.Policy {
+	var c config.Policy
+	switch {
+	// The firewall's own list holds the routes' hosts, too.
+	case p.EgressProxy != nil:
+		c.AllowAll, c.Allow, c.Routes = p.EgressProxy.AllowAll, p.EgressProxy.Allow, p.EgressProxy.Routes
+	case p.Firewall != nil:
+		c.AllowAll, c.Allow = p.Firewall.AllowAll, p.Firewall.Allow
+	}
+	return withGit(c, p.GitGate)
 }
 
 // Policy asks the bottle's sidecars what they have in force. A bottle without sidecars is
@@ -54,61 +65,56 @@ func (b *Bottle) Policy(ctx context.Context) (LivePolicy, error) {
 	if err != nil {
 		return p, err
 	}
-	if has[RoleFirewall] {
-		p.Firewall = &config.Firewall{}
-		if err := b.askPolicy(ctx, RoleFirewall, p.Firewall); err != nil {
-			return p, err
-		}
+	if p.Firewall, err = askPolicy[config.Firewall](ctx, b, has, RoleFirewall); err != nil {
+		return p, err
 	}
-	if has[RoleEgressProxy] {
-		p.EgressProxy = &config.EgressProxy{}
-		if err := b.askPolicy(ctx, RoleEgressProxy, p.EgressProxy); err != nil {
-			return p, err
-		}
+	if p.EgressProxy, err = askPolicy[config.EgressProxy](ctx, b, has, RoleEgressProxy); err != nil {
+		return p, err
 	}
-	if has[RoleGitGate] {
-		p.GitGate = &config.GitGate{}
-		if err := b.askPolicy(ctx, RoleGitGate, p.GitGate); err != nil {
-			return p, err
-		}
+	if p.GitGate, err = askPolicy[config.GitGate](ctx, b, has, RoleGitGate); err != nil {
+		return p, err
 	}
-	if has[RoleSupervise] {
-		p.Supervise = &config.Supervise{}
-		if err := b.askPolicy(ctx, RoleSupervise, p.Supervise); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+	p.Supervise, err = askPolicy[config.Supervise](ctx, b, has, RoleSupervise)
+	return p, err
 }
 
-// hasSidecars returns the roles of the bottle's sidecars. A bottle without any is of
-// KindNotFound: it has not what is asked for.
-func (b *Bottle) hasSidecars(ctx context.Context, what string) (map[string]bool, error) {
+// needSidecars returns the bottle's sidecars. A bottle without any is of KindNotFound: it
+// has not what is asked for.
+func (b *Bottle) needSidecars(ctx context.Context, what string) ([]Sidecar, error) {
 	list, err := b.Sidecars(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil && len(list) == 0 {
+		err = Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress and without git, so there is no %s", b.Name, what)
 	}
-	if len(list) == 0 {
-		return nil, Errorf(KindNotFound, "bottle %s has no way out: it was launched without egress and without git, so there is no %s", b.Name, what)
-	}
-	has := map[string]bool{}
-	for _, s := range list {
-		has[s.Role] = true
-	}
-	return has, nil
+	return list, err
 }
 
-func (b *Bottle) askPolicy(ctx context.Context, role string, into any) error {
+// hasSidecars returns the same by role.
+func (b *Bottle) hasSidecars(ctx context.Context, what string) (map[string]Sidecar, error) {
+	list, err := b.needSidecars(ctx, what)
+	has := map[string]Sidecar{}
+	for _, s := range list {
+		has[s.Role] = s
+	}
+	return has, err
+}
+
+// askPolicy asks a sidecar, if there is one of the role, for what it has in force.
+func askPolicy[T any](ctx context.Context, b *Bottle, has map[string]Sidecar, role string) (*T, error) {
+	s, ok := has[role]
+	if !ok {
+		return nil, nil
+	}
 	out := &cappedBuffer{max: maxAnswer}
-	if err := b.AskSidecar(ctx, role, []string{"policy", "show"}, nil, out); err != nil {
-		return err
+	if err := b.ask(ctx, s, []string{"policy", "show"}, nil, out); err != nil {
+		return nil, err
 	}
 	d := json.NewDecoder(bytes.NewReader(out.Bytes()))
 	d.DisallowUnknownFields() // what is not known here would be lost when it is put back
+	into := new(T)
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("the %s of bottle %s was not launched by this version of bottle: %w", roleText(role), b.Name, err)
+		return nil, fmt.Errorf("the %s of bottle %s was not launched by this version of bottle: %w", roleText(role), b.Name, err)
 	}
-	return nil
+	return into, nil
 }
 
 // Verdict is what a bottle's policy says about a request.
@@ -142,40 +148,43 @@ func (b *Bottle) TestPolicy(ctx context.Context, method, url string) (Verdict, e
 	if err != nil {
 		return Verdict{}, err
 	}
+	gate, hasGate := has[RoleGitGate]
+	firewall, hasFirewall := has[RoleFirewall]
+	proxy, hasProxy := has[RoleEgressProxy]
 	switch method = strings.ToUpper(method); {
 	case method == "FETCH" || method == "PUSH":
-		if !has[RoleGitGate] {
+		if !hasGate {
 			return Verdict{}, Errorf(KindNotFound, "bottle %s has no git gate: it was launched without git", b.Name)
 		}
-		return b.ask(ctx, RoleGitGate, method, url)
-	case !has[RoleFirewall]:
+		return b.testIn(ctx, gate, method, url)
+	case !hasFirewall:
 		return Verdict{}, Errorf(KindNotFound, "bottle %s has no way out but git: FETCH and PUSH can be tried", b.Name)
-	case !has[RoleEgressProxy]:
-		return b.ask(ctx, RoleFirewall, method, url)
+	case !hasProxy:
+		return b.testIn(ctx, firewall, method, url)
 	}
-	v, err := b.ask(ctx, RoleEgressProxy, method, url)
+	v, err := b.testIn(ctx, proxy, method, url)
 	if err != nil || !v.Allowed() {
 		return v, err
 	}
-	last, err := b.ask(ctx, RoleFirewall, method, url)
+	last, err := b.testIn(ctx, firewall, method, url)
 	if err != nil || !last.Allowed() {
 		return last, err
 	}
 	return v, nil
 }
 
-func (b *Bottle) ask(ctx context.Context, role, method, url string) (Verdict, error) {
+func (b *Bottle) testIn(ctx context.Context, s Sidecar, method, url string) (Verdict, error) {
 	v := Verdict{}
 	out := &cappedBuffer{max: maxAnswer}
-	err := b.AskSidecar(ctx, role, []string{"policy", "test", "--", method, url}, nil, out)
+	err := b.ask(ctx, s, []string{"policy", "test", "--", method, url}, nil, out)
 	var refused *AskError
 	if err != nil && (!errors.As(err, &refused) || refused.Status != statusDenied) {
 		return v, err
 	}
 	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
-		return v, fmt.Errorf("the %s gave no verdict: %w", roleText(role), err)
+		return v, fmt.Errorf("the %s gave no verdict: %w", roleText(s.Role), err)
 	}
-	v.Sidecar = role
+	v.Sidecar = s.Role
 	return v, nil
 }
 

@@ -132,14 +132,7 @@ func policyAfter(live LivePolicy, changes []alteration) config.Policy {
 			live.GitGate = after
 		}
 	}
-	var p config.Policy
-	switch {
-	case live.EgressProxy != nil:
-		p.AllowAll, p.Allow, p.Routes = live.EgressProxy.AllowAll, live.EgressProxy.Allow, live.EgressProxy.Routes
-	case live.Firewall != nil:
-		p.AllowAll, p.Allow = live.Firewall.AllowAll, live.Firewall.Allow
-	}
-	return withGit(p, live.GitGate)
+	return live.allowed()
 }
 
 // tellAgent replaces the agent's copy of its policy.

@@ -54,6 +54,11 @@ func (b *Bottle) AskSidecar(ctx context.Context, role string, args []string, std
 	if err != nil {
 		return err
 	}
+	return b.ask(ctx, s, args, stdin, stdout)
+}
+
+// ask is AskSidecar for a sidecar that has been found.
+func (b *Bottle) ask(ctx context.Context, s Sidecar, args []string, stdin io.Reader, stdout io.Writer) error {
 	said := &tailBuffer{max: maxLastWords}
 	status, err := b.rt.Exec(ctx, s.Container, runtime.ExecSpec{
 		Command: append([]string{sidecarimage.Program}, args...), WorkDir: "/", Stdin: stdin, Stdout: stdout, Stderr: said,
@@ -62,7 +67,7 @@ func (b *Bottle) AskSidecar(ctx context.Context, role string, args []string, std
 		return err
 	}
 	if status.Code != 0 {
-		return &AskError{Role: role, Status: status.Code, Said: strings.Join(said.lines(), "\n")}
+		return &AskError{Role: s.Role, Status: status.Code, Said: strings.Join(said.lines(), "\n")}
 	}
 	return nil
 }

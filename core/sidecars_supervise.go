@@ -48,7 +48,7 @@ func (l *launch) superviseConfig() *config.Supervise {
 	var egress config.Policy
 	if p := l.plan.Egress; p != nil {
 		egress.AllowAll, egress.Allow, egress.Routes = p.AllowAll, p.Allow, p.Routes
-		c.AllowCIDRs = p.FirewallConfig(l.facts()).Guard.AllowCIDRs
+		c.AllowCIDRs = p.AllowCIDRs(l.facts())
 	}
 	var gate *config.GitGate
 	if l.plan.Git != nil {
@@ -117,8 +117,7 @@ func sharePolicy(ctx context.Context, rt runtime.Runtime, container string, c *c
 // registerSupervise adds the server to the configuration files of agents: to what the image,
 // the workspace or the manifest's files have put there.
 func (l *launch) registerSupervise(ctx context.Context) error {
-	var items []item
-	var where []string
+	var files []File
 	for _, name := range l.plan.Supervise.MCP {
 		target := l.mcpTarget(mcp.Path(name))
 		existing, err := readFile(ctx, l.rt, l.container.ID, target)
@@ -135,22 +134,14 @@ func (l *launch) registerSupervise(ctx context.Context) error {
 			l.report.note(stepRegister, fmt.Sprintf("the supervise server is not registered for %s: %v", name, err))
 			continue
 		}
-		items = append(items, item{target, func(_ context.Context, w *tar.Writer, name string) error {
-			h := header(name, 0o644, l.user)
-			h.Size = int64(len(existing))
-			if err := w.WriteHeader(h); err != nil {
-				return err
-			}
-			_, err := w.Write(existing)
-			return err
-		}})
-		where = append(where, target)
+		files = append(files, File{Target: target, Mode: 0o644, Content: string(existing)})
+	}
+	var where []string
+	for _, f := range files {
+		where = append(where, f.Target)
 	}
 	l.report.result(stepRegister, strings.Join(where, ", "))
-	if len(items) == 0 {
-		return nil
-	}
-	return place(ctx, l.rt, l.container.ID, items, l.user)
+	return place(ctx, l.rt, l.container.ID, fileItems(files, nil, l.user), l.user)
 }
 
 // mcpTarget is where a configuration file lies: in the directory that the agent works in, or

@@ -49,8 +49,8 @@ func newPolicyCommand(f *factory, do func(policyOptions) error) *cli.Command {
 		}
 	}
 	return &cli.Command{
-		Name:  "policy",
-		Usage: "show, change or try what may leave a bottle",
+		Name:   "policy",
+		Usage:  "show, change or try what may leave a bottle",
 		Action: noCommandNamed("policy", "NAME", "show", "set", "test"),
 		Subcommands: []*cli.Command{
 			{

@@ -63,8 +63,8 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 		&cli.StringFlag{Name: "policy-revision", Usage: "fail unless the policy in force has the `REVISION` that show printed"},
 	}
 	return &cli.Command{
-		Name:  "proposals",
-		Usage: "show and answer what agents propose to change",
+		Name:   "proposals",
+		Usage:  "show and answer what agents propose to change",
 		Action: noCommandNamed("proposals", "", "list", "show", "approve", "deny"),
 		Subcommands: []*cli.Command{
 			{

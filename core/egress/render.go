@@ -44,10 +44,7 @@ func (p *Policy) common(f Facts) config.Common {
 func (p *Policy) FirewallConfig(f Facts) *config.Firewall {
 	c := &config.Firewall{Common: p.common(f), Scan: p.Firewall.Scan}
 	c.Guard.DNS = p.Firewall.DNS
-	c.Guard.AllowCIDRs = slices.Clone(p.Firewall.AllowCIDRs)
-	if f.Subnet.IsValid() {
-		c.Guard.AllowCIDRs = append(c.Guard.AllowCIDRs, f.Subnet.Masked())
-	}
+	c.Guard.AllowCIDRs = p.AllowCIDRs(f)
 	if u := p.Firewall.Proxy; u != nil {
 		c.Upstream.Proxy, c.Upstream.ProxyUser, c.Upstream.ProxySecret = u.URL, u.User, u.Password
 	}
@@ -56,6 +53,15 @@ func (p *Policy) FirewallConfig(f Facts) *config.Firewall {
 	}
 	p.ApplyFirewall(c)
 	return c
+}
+
+// AllowCIDRs are the addresses that are not public and may be reached all the same.
+func (p *Policy) AllowCIDRs(f Facts) []netip.Prefix {
+	list := slices.Clone(p.Firewall.AllowCIDRs)
+	if f.Subnet.IsValid() {
+		list = append(list, f.Subnet.Masked())
+	}
+	return list
 }
 
 // EgressProxyConfig renders the configuration of the built-in egress proxy.
