@@ -159,6 +159,7 @@ func TestConfigurationsAreWhatTheManifestSays(t *testing.T) {
 	})
 	check("egress proxy", p.EgressProxySecrets(values), map[string]string{
 		"TOKEN": "token-value-1 → api.github.example git.example", "bottle-hop": "hop-value → ",
+		"KEY": "key-value-1 → api.example *.api.example", "LINES": "first line\nsecond → ", "variable:TOKEN": "another value → ",
 	})
 }
 

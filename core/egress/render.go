@@ -123,14 +123,20 @@ func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
 	for _, name := range p.Tokens() {
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(v.Tokens[name]), Hosts: hosts[name]})
 	}
-	named := func(name string) bool {
-		return slices.ContainsFunc(list, func(s secrets.Secret) bool { return s.Name == name })
-	}
 	for name, value := range v.Elsewhere {
-		if len(value) >= secrets.MinLength && !named(name) {
+		if len(value) >= secrets.MinLength && !named(list, name) {
 			list = append(list, secrets.Secret{Name: name, Value: secrets.Value(value)})
 		}
 	}
+	list = p.withVariables(list, v)
+	if v.Hop != "" {
+		list = append(list, secrets.Secret{Name: HopSecret, Value: secrets.Value(v.Hop)})
+	}
+	return sorted(list)
+}
+
+// withVariables adds the agent's own, but for those that are no secrets.
+func (p *Policy) withVariables(list []secrets.Secret, v Values) []secrets.Secret {
 	for name, value := range v.Variables {
 		if value = strings.TrimRight(value, "\r\n"); len(value) < secrets.MinLength || strings.ContainsRune(value, 0) {
 			continue // found by chance
@@ -139,24 +145,26 @@ func (p *Policy) FirewallSecrets(v Values) []secrets.Secret {
 		if slices.Contains(hosts, anywhere) {
 			continue
 		}
-		if named(name) {
+		if named(list, name) {
 			name = "variable:" + name // a token has the name
 		}
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(value), Hosts: hosts})
 	}
-	if v.Hop != "" {
-		list = append(list, secrets.Secret{Name: HopSecret, Value: secrets.Value(v.Hop)})
-	}
-	return sorted(list)
+	return list
+}
+
+func named(list []secrets.Secret, name string) bool {
+	return slices.ContainsFunc(list, func(s secrets.Secret) bool { return s.Name == name })
 }
 
 // EgressProxySecrets returns what the egress proxy has to know: the tokens of the routes,
-// and what it presents to the firewall.
+// what it presents to the firewall, and the agent's variables, which are to be in no log.
 func (p *Policy) EgressProxySecrets(v Values) []secrets.Secret {
 	var list []secrets.Secret
 	for name, hosts := range TokenHosts(p.Routes) {
 		list = append(list, secrets.Secret{Name: name, Value: secrets.Value(v.Tokens[name]), Hosts: hosts})
 	}
+	list = p.withVariables(list, v)
 	if v.Hop != "" && p.Firewall.Engine == manifest.FirewallBuiltin {
 		list = append(list, secrets.Secret{Name: HopSecret, Value: secrets.Value(v.Hop)})
 	}

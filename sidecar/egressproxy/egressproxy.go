@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ type state struct {
 	routes *policy.Routes
 	allow  *policy.Allowlist
 	set    secrets.Set
-	masker *secrets.Masker
+	masker *secrets.Masker // of what is presented upstream
 }
 
 // New makes an egress proxy that will read its configuration and secrets from files. Open
@@ -83,17 +84,22 @@ func load(configPath, secretsPath string) (*state, error) {
 	if st.set, st.Absent, err = front.Secrets(secretsPath, needed); err != nil {
 		return nil, err
 	}
-	var values []secrets.Value
-	for _, s := range st.set {
-		values = append(values, s.Value)
+	var injected, known []secrets.Value
+	for name, s := range st.set {
+		known = append(known, s.Value)
+		if slices.Contains(needed, name) {
+			injected = append(injected, s.Value)
+		}
 	}
-	st.masker = secrets.NewMasker(values...)
+	// What the agent has itself is hidden in logs, not from the agent.
+	st.masker = secrets.NewMasker(injected...)
+	logged := secrets.NewMasker(known...)
 	// Requests are scanned by the firewall; here only what is logged is.
 	scanner, err := scan.New(scan.Options{}, st.set)
 	if err != nil {
 		return nil, err
 	}
-	st.Desk = front.Desk{Supervise: c.Supervise, Mask: func(s string) string { return scanner.Mask(st.masker, s) }}
+	st.Desk = front.Desk{Supervise: c.Supervise, Mask: func(s string) string { return scanner.Mask(logged, s) }}
 	t := front.Transport{
 		Dial:      (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: time.Minute}).DialContext,
 		Proxy:     &url.URL{Scheme: "http", Host: c.Firewall},
