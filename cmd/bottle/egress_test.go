@@ -58,7 +58,7 @@ func TestEgress(t *testing.T) {
 	t.Run("scripts", func(t *testing.T) {
 		commands := scriptCommands(e)
 		maps.Copy(commands, map[string]func(*testscript.TestScript, bool, []string){
-			"requests": outside.cmdRequests, "killcontainer": e.cmdKill, "leaks": e.cmdLeaks, "killduring": e.cmdKillDuring, "sidecarlog": e.cmdSidecarLog,
+			"requests": outside.cmdRequests, "killcontainer": e.cmdKill, "leaks": e.cmdLeaks, "killduring": e.cmdKillDuring, "sidecarlog": e.cmdSidecarLog, "bypasses": outside.cmdBypasses,
 		})
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/script/egress", Cmds: commands, RequireExplicitExec: true,
@@ -143,9 +143,12 @@ func (e *scriptEngine) load(t *testing.T, ref string, config v1.Config, programs
 func buildFetch(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	source, err := os.ReadFile("testdata/fetch/main.go")
-	check(t, err)
-	check(t, os.WriteFile(filepath.Join(dir, "main.go"), source, 0o600))
+	check(t, os.Mkdir(filepath.Join(dir, "bypass"), 0o700))
+	for to, from := range map[string]string{"main.go": "testdata/fetch/main.go", "bypass/attempt.go": "../../sidecar/e2e/bypass/attempt.go"} {
+		source, err := os.ReadFile(from)
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(dir, to), source, 0o600))
+	}
 	check(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module fetch\n\ngo 1.24\n"), 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", "fetch", ".")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off")
@@ -210,7 +213,7 @@ func (o *outside) certificate(t *testing.T) tls.Certificate {
 	check(t, err)
 	o.roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: world.Zone}, DNSNames: []string{"*." + world.Zone}, NotBefore: authority.NotBefore,
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: world.Zone}, DNSNames: []string{"*." + world.Zone, "*." + bypassZone}, NotBefore: authority.NotBefore,
 		NotAfter: authority.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err = x509.CreateCertificate(rand.Reader, leaf, authority, &key.PublicKey, key)
@@ -220,7 +223,8 @@ func (o *outside) certificate(t *testing.T) tls.Certificate {
 
 // env is what the scripts' manifests need to know.
 func (o *outside) env() map[string]string {
-	return map[string]string{"DNS": o.layout.DNS.String(), "CIDR": o.layout.A.String(), "ZONE": world.Zone, "ADDRESS": o.layout.Answer.String()}
+	return map[string]string{"DNS": o.layout.DNS.String(), "CIDR": o.layout.A.String(), "ZONE": world.Zone, "ADDRESS": o.layout.Answer.String(),
+		"ANSWER_NAME": strings.ReplaceAll(o.layout.Answer.String(), ".", "-")}
 }
 
 // ServeHTTP records a request and answers with what it saw.
@@ -246,17 +250,10 @@ func (o *outside) cmdRequests(ts *testscript.TestScript, neg bool, args []string
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: requests HOST...")
 	}
-	var seen, others []seenRequest
-	o.mu.Lock()
-	for _, s := range o.seen {
-		if host, _, _ := strings.Cut(s.Host, "."); slices.Contains(args, host) {
-			seen = append(seen, s)
-		} else {
-			others = append(others, s)
-		}
-	}
-	o.seen = others
-	o.mu.Unlock()
+	seen := o.take(func(s seenRequest) bool {
+		host, _, _ := strings.Cut(s.Host, ".")
+		return slices.Contains(args, host)
+	})
 	_, _ = fmt.Fprintf(ts.Stdout(), "%d requests\n", len(seen)) // something, so that stdout is this
 	for _, s := range seen {
 		_, _ = fmt.Fprintf(ts.Stdout(), "%s %s://%s%s\n", s.Method, s.Scheme, s.Host, s.Target)
@@ -267,6 +264,22 @@ func (o *outside) cmdRequests(ts *testscript.TestScript, neg bool, args []string
 			_, _ = fmt.Fprintf(ts.Stdout(), "  body %q\n", s.Body)
 		}
 	}
+}
+
+// take returns the requests that are asked for and have not been taken.
+func (o *outside) take(which func(seenRequest) bool) (taken []seenRequest) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var others []seenRequest
+	for _, s := range o.seen {
+		if which(s) {
+			taken = append(taken, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	o.seen = others
+	return taken
 }
 
 // cmdKill kills a container behind bottle's back: killcontainer CONTAINER.

@@ -174,7 +174,9 @@ func busyboxImage(t *testing.T, fetch []byte) v1.Image {
 	}
 	if fetch != nil {
 		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/fetch", Mode: 0o755}, fetch)
-		add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/ask", Linkname: "fetch"}, nil)
+		for _, other := range []string{"ask", "bypass"} {
+			add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + other, Linkname: "fetch"}, nil)
+		}
 	}
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\nrobot:x:1000:1000::/home/robot:/bin/sh\n"))
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, []byte("root:x:0:\nrobot:x:1000:\n"))

@@ -137,8 +137,13 @@ func TestEchoesAreMasked(t *testing.T) {
 		rw.Header().Set("Content-Encoding", "br")
 		_, _ = io.WriteString(rw, "?")
 	}
+	// What the agent has itself is no secret from it.
+	w.handle["/public/own"] = func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, canary) }
 	for _, http2 := range []bool{false, true} {
 		c := w.client(http2)
+		if _, body := do(t, c, request(t, "GET", "https://api.test:"+w.https+"/public/own", nil)); body != canary {
+			t.Errorf("the agent's own value: %q", body)
+		}
 		resp, body := do(t, c, request(t, "GET", "https://api.test:"+w.https+"/public/echo", nil))
 		all := body + fmt.Sprint(resp.Header, resp.Trailer)
 		if strings.Contains(all, apiToken) || strings.Contains(all, base64.StdEncoding.EncodeToString([]byte("x" + apiToken))[4:20]) || !strings.Contains(body, "******") || !strings.Contains(resp.Trailer.Get("X-Late"), "***") {

@@ -85,7 +85,8 @@ func nameServer() ([]io.Closer, error) {
 	return []io.Closer{l, p}, nil
 }
 
-// answer knows every name of the zone and no other.
+// answer knows every name of the zone and no other. A name of addresses, with hyphens for
+// dots, leads to them: 192-0-2-1.192-0-2-2.world.test has two.
 func answer(query []byte) []byte {
 	q, err := dns.ParseQuery(query)
 	if err != nil {
@@ -94,13 +95,28 @@ func answer(query []byte) []byte {
 	rcode := byte(dns.RCodeNXDomain)
 	var addrs []netip.Addr
 	if strings.HasSuffix("."+q.Name, "."+Zone) {
-		rcode, addrs = dns.RCodeSuccess, []netip.Addr{layout.Answer}
+		rcode, addrs = dns.RCodeSuccess, namedAddresses(strings.TrimSuffix(q.Name, "."+Zone))
+		if len(addrs) == 0 {
+			addrs = []netip.Addr{layout.Answer}
+		}
 	}
 	reply, err := dns.Reply(query, rcode, addrs...)
 	if err != nil {
 		return nil
 	}
 	return reply
+}
+
+// namedAddresses are those that a name consists of; none if it holds something else.
+func namedAddresses(name string) (addrs []netip.Addr) {
+	for label := range strings.SplitSeq(name, ".") {
+		addr, err := netip.ParseAddr(strings.ReplaceAll(label, "-", "."))
+		if err != nil {
+			return nil
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs
 }
 
 func serveTCP(l net.Listener, handle func(net.Conn)) {

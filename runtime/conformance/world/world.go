@@ -44,7 +44,8 @@ type Layout struct {
 	Metadata netip.Addr
 	// DNS is the name server's address, port 53, UDP and TCP.
 	DNS netip.Addr
-	// Answer is what the name server says for every A of the zone.
+	// Answer is what the name server says for every A of the zone, but for names that
+	// consist of addresses (198-51-100-7.world.test).
 	Answer netip.Addr
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,10 +112,17 @@ func TestTheWorldAnswersAndRecords(t *testing.T) {
 			t.Errorf("%s: want a hit by address for each protocol, got %d", p, n)
 		}
 	}
-	query := dns.Query(1, "Secret."+Zone, dns.TypeA)
-	_, addrs, err := dns.ParseReply([]byte(say(t, "udp", netip.AddrPortFrom(w.Layout().DNS, 53).String(), string(query))))
-	if err != nil || len(addrs) != 1 || addrs[0] != w.Layout().Answer {
-		t.Errorf("DNS: want %v, got %v, %v", w.Layout().Answer, addrs, err)
+	for name, want := range map[string][]netip.Addr{
+		"Secret":               {w.Layout().Answer},
+		"192-0-2-1":            {netip.MustParseAddr("192.0.2.1")},
+		"192-0-2-1.127-0-0-2":  {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("127.0.0.2")},
+		"192-0-2-1.else.where": {w.Layout().Answer},
+	} {
+		query := dns.Query(1, name+"."+Zone, dns.TypeA)
+		_, addrs, err := dns.ParseReply([]byte(say(t, "udp", netip.AddrPortFrom(w.Layout().DNS, 53).String(), string(query))))
+		if err != nil || !slices.Equal(addrs, want) {
+			t.Errorf("DNS of %s: want %v, got %v, %v", name, want, addrs, err)
+		}
 	}
 	if count(t, w, Query{Token: "secret"}) == 0 {
 		t.Error("the DNS query was not recorded")
