@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Empty for a build that shares what the tests have compiled.
 TRIMPATH ?= -trimpath
 SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/run hack/bench/sidecar/run hack/conformance \
-	hack/demo hack/engines hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
+	hack/demo hack/engines hack/mutations hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
@@ -52,6 +52,10 @@ bench: build ## primitives against the engines' own command lines
 .PHONY: conformance
 conformance: build ## run the suite on all three engines and write the reports and the matrix
 	$(SUDO) hack/conformance
+
+.PHONY: mutations
+mutations: build ## break each engine's isolation on purpose, and see the suite notice
+	$(SUDO) hack/mutations
 
 .PHONY: engines-down
 engines-down: ## end the private engines
