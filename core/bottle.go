@@ -32,8 +32,9 @@ type Bottle struct {
 	user      string // as specified
 	report    reporter
 
-	mu   sync.Mutex
-	undo *graph.Undo // nil if another process launched it
+	mu        sync.Mutex
+	undo      *graph.Undo // nil if another process launched it
+	recording *recording  // nil without a record
 }
 
 // ExecOptions say how a command runs in a bottle.
@@ -148,14 +149,35 @@ func (b *Bottle) Logs(ctx context.Context, w io.Writer) error {
 }
 
 // Detach lets the bottle live on when this process ends: Close does nothing any
-// more. [Open] finds it again.
-func (b *Bottle) Detach() {
+// more. [Open] finds it again. If that cannot be recorded, the bottle stays this
+// process's, to be closed.
+func (b *Bottle) Detach() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.recording.detach(); err != nil {
+		return withKind(KindRecord, fmt.Errorf("the bottle cannot be detached: %w", err))
+	}
 	if b.undo != nil {
 		b.undo.Drop()
 	}
-	b.undo, b.launch = nil, ""
+	b.undo, b.launch, b.recording = nil, "", nil
+	return nil
+}
+
+// Keep has a record follow the end of a bottle that another process launched.
+func (b *Bottle) Keep(r Recording) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recording = newRecording()
+	b.recording.set(r)
+}
+
+// Launch identifies the launch that made the bottle; empty if it was detached by this
+// process.
+func (b *Bottle) Launch() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.launch
 }
 
 // Close removes everything of the bottle's, newest first, and returns all errors
@@ -167,14 +189,20 @@ func (b *Bottle) Close(ctx context.Context) error {
 		return nil
 	}
 	r := b.report.forTeardown()
+	if err := b.recording.closing(); err != nil {
+		r.note(stepRecord, err.Error()) // what it says is true enough
+	}
+	var err error
 	if b.undo == nil {
-		return withKind(KindLeftover, sweep(ctx, b.rt, b.launch, r))
+		err = withKind(KindLeftover, sweep(ctx, b.rt, b.launch, r))
+	} else if undone := b.undo.Run(ctx, r); undone != nil {
+		err = leftovers(undone, sweep(ctx, b.rt, b.launch, r))
 	}
-	undone := b.undo.Run(ctx, r)
-	if undone == nil {
-		return nil
+	if err == nil {
+		return b.recording.end(false)
 	}
-	return leftovers(undone, sweep(ctx, b.rt, b.launch, r))
+	// Close may be called again; the record says until then that something is left.
+	return err
 }
 
 // putEnv gives variables to the container's own user.

@@ -32,6 +32,8 @@ const (
 	KindLaunch Kind = "launch"
 	// KindLeftover is something that could not be removed.
 	KindLeftover Kind = "leftover"
+	// KindRecord is a launch's record that cannot be written.
+	KindRecord Kind = "record"
 	// KindInterrupted is a context that ended.
 	KindInterrupted Kind = "interrupted"
 	// KindOther is everything else.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/bottle-run/bottle/core/internal/graph"
+	"github.com/bottle-run/bottle/core/session"
 	"github.com/bottle-run/bottle/runtime"
 )
 
@@ -28,6 +29,10 @@ type Status struct {
 	// Dead are the roles of its sidecars that do not run: the agent cannot reach
 	// anything through them.
 	Dead []string `json:"dead,omitempty"`
+	// Detached reports that it was launched to outlive the process that launched it.
+	Detached bool `json:"detached,omitempty"`
+	// Owner is that process, if its labels tell.
+	Owner *session.Process `json:"owner,omitempty"`
 }
 
 // StateBroken is the state of a bottle of which only a part is there.
@@ -45,10 +50,18 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 		return nil, err
 	}
 	byLaunch := map[string]Status{}
-	for _, n := range networks {
-		if id := n.Labels[LabelLaunch]; id != "" && n.Labels[LabelRole] == RoleInternal {
-			byLaunch[id] = Status{Name: n.Labels[LabelBottle], Agent: n.Labels[LabelAgent], State: StateBroken, Created: n.Created, Launch: id}
+	// Any object will do: what a launch that was killed has left may be any.
+	broken := func(labels map[string]string, created time.Time) {
+		id := labels[LabelLaunch]
+		if _, known := byLaunch[id]; id != "" && !known {
+			byLaunch[id] = statusOf(labels, StateBroken, created)
 		}
+	}
+	for _, n := range networks {
+		broken(n.Labels, n.Created)
+	}
+	for _, c := range containers {
+		broken(c.Labels, c.Created)
 	}
 	alive := map[string]bool{} // launch and role
 	for _, c := range containers {
@@ -61,7 +74,7 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 		if id == "" || c.Labels[LabelRole] != RoleAgent {
 			continue
 		}
-		s := Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id}
+		s := statusOf(c.Labels, string(c.State), c.Created)
 		s.Sidecars = strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' })
 		for _, role := range s.Sidecars {
 			if !alive[id+"/"+role] {
@@ -78,6 +91,18 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 		return orElse(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
 	})
 	return list, nil
+}
+
+// statusOf is what the labels of an object say about its bottle.
+func statusOf(labels map[string]string, state string, created time.Time) Status {
+	s := Status{
+		Name: labels[LabelBottle], Agent: labels[LabelAgent], State: state, Created: created, Launch: labels[LabelLaunch],
+		Detached: labels[LabelDetached] == "true",
+	}
+	if owner, err := session.ParseProcess(labels[LabelOwner]); err == nil {
+		s.Owner = &owner
+	}
+	return s
 }
 
 func orElse(a, b int) int {
@@ -131,6 +156,17 @@ func (b *Bottle) inspect(ctx context.Context) error {
 	return nil
 }
 
+// join joins the error of clearing up with that of the record after it.
+func join(err, record error) error {
+	switch {
+	case record == nil:
+		return err
+	case err == nil:
+		return withKind(KindLeftover, record)
+	}
+	return withKind(KindLeftover, multierror.Append(err, record))
+}
+
 // leftovers joins the errors of the undos and of the sweep after them. The sweep
 // sees all that the launch made: if it found everything gone or removed it, then
 // what an undo failed at is done.
@@ -139,6 +175,21 @@ func leftovers(undone, swept error) error {
 		return nil
 	}
 	return withKind(KindLeftover, multierror.Append(undone, swept))
+}
+
+// RemoveLaunch removes every container and network of a launch, by its label: of one
+// whose process is gone. It returns what it removed, in words, and the errors of what it
+// could not, together.
+func RemoveLaunch(ctx context.Context, rt runtime.Runtime, launch string, observe Observer) (removed []string, err error) {
+	err = sweep(ctx, rt, launch, newReporter(func(e Event) {
+		if what, ok := strings.CutPrefix(e.Step, "remove "); ok && e.State == StateEnd {
+			removed = append(removed, what+" "+e.Object)
+		}
+		if observe != nil {
+			observe(e)
+		}
+	}).forTeardown())
+	return removed, withKind(KindLeftover, err)
 }
 
 // sweep removes every container and network of a launch, by its label.

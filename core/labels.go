@@ -17,6 +17,10 @@ const (
 	// LabelSidecars names, on the agent's container, the roles of the bottle's sidecars,
 	// with commas in between.
 	LabelSidecars = "dev.bottle.sidecars"
+	// LabelOwner is the process that made the object, as session.Process writes itself.
+	LabelOwner = "dev.bottle.owner"
+	// LabelDetached is "true" on what was made for a bottle that outlives that process.
+	LabelDetached = "dev.bottle.detached"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
 	// LabelSource is the digest of where an image was built from: images with one

@@ -17,6 +17,7 @@ import (
 	"github.com/bottle-run/bottle/core/ca"
 	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/internal/inside"
+	"github.com/bottle-run/bottle/core/session"
 	"github.com/bottle-run/bottle/core/workspace"
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -58,6 +59,13 @@ type LaunchOptions struct {
 	// SidecarImage makes the image of the built-in sidecars; nil means that of the
 	// program that lies beside the running one.
 	SidecarImage SidecarImage
+	// Recorder keeps a record of the launch; without one there is none, and what a killed
+	// process leaves can only be found by its labels.
+	Recorder Recorder
+	// Owner is this process, as the labels are to tell it; the zero value tells nothing.
+	Owner session.Process
+	// Detach says that the bottle is going to be detached, on its labels.
+	Detach bool
 	// Teardown is the context for clearing up after a launch that fails. Without
 	// one it is ctx without its end, bounded to two minutes.
 	Teardown context.Context
@@ -70,8 +78,15 @@ func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptio
 	r := newReporter(opts.Observer)
 	for next := 0; next < maxCandidates; next++ {
 		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID(), egress: newWayOut(plan, opts.Secrets)}
+		if opts.Recorder != nil {
+			l.recording = newRecording()
+			l.rt = intentFirst{rt, l.recording}
+		}
 		err := graph.Run(ctx, l.steps(), r)
 		if err == nil {
+			if err := l.recording.running(); err != nil {
+				r.note(stepRecord, fmt.Sprintf("the record still says that the bottle is being launched: %v", err))
+			}
 			return l.bottle(), nil
 		}
 		teardown := l.teardown(ctx)
@@ -118,6 +133,8 @@ type launch struct {
 	undo   graph.Undo
 	id     string
 	next   int // the candidate to try
+	// recording is nil without a recorder, and otherwise set by stepRecord.
+	recording *recording
 
 	name      string          // by stepClaim
 	network   runtime.Network // by stepClaim
@@ -158,6 +175,9 @@ func (l *launch) steps() []graph.Step {
 		{Name: stepVariables, Needs: []string{stepUser}, Run: l.passVariables},
 	}
 	steps = append(steps, sidecars...)
+	if l.recording != nil {
+		steps = append(steps, graph.Step{Name: stepRecord, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.record})
+	}
 	// What is not asked for is no step, and nothing waits for it.
 	if l.egress != nil {
 		steps = append(steps, graph.Step{Name: stepTrust, Needs: []string{stepAgent}, Run: l.installTrust})
@@ -188,7 +208,14 @@ func (l *launch) steps() []graph.Step {
 
 // labels are those of an object of this launch.
 func (l *launch) labels(role string) map[string]string {
-	return map[string]string{LabelBottle: l.name, LabelAgent: l.plan.Agent, LabelLaunch: l.id, LabelRole: role}
+	labels := map[string]string{LabelBottle: l.name, LabelAgent: l.plan.Agent, LabelLaunch: l.id, LabelRole: role}
+	if owner := ownerLabel(l.opts.Owner); owner != "" {
+		labels[LabelOwner] = owner
+	}
+	if l.opts.Detach {
+		labels[LabelDetached] = "true"
+	}
+	return labels
 }
 
 // checkEngine refuses what the engine cannot do before anything is made.
@@ -255,6 +282,7 @@ func (l *launch) claim(ctx context.Context) error {
 		network, err := l.createNetwork(ctx, name, internalNetworkName(name), RoleInternal)
 		if err == nil {
 			l.name, l.network = name, network
+			l.claimed()
 			l.report.result(stepClaim, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
 			return nil
 		}
@@ -440,7 +468,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		user: l.userSpec(), undo: &l.undo, report: l.report,
+		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording,
 	}
 }
 
@@ -455,5 +483,6 @@ func (l *launch) teardown(ctx context.Context) error {
 	}
 	r := l.report.forTeardown()
 	undone := l.undo.Run(end, r)
-	return leftovers(undone, sweep(end, l.rt, l.id, r))
+	err := leftovers(undone, sweep(end, l.rt, l.id, r))
+	return join(err, l.recording.end(err != nil))
 }

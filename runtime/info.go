@@ -9,7 +9,10 @@ type Info struct {
 	Version    string
 	APIVersion string
 	Endpoint   string
-	Rootless   bool
+	// Ephemeral reports that Endpoint is of a service that this connection started and
+	// ends: another process reaches the engine through one of its own.
+	Ephemeral bool
+	Rootless  bool
 	// Simulated reports an engine in memory, for tests: no process really runs
 	// and no network carries anything.
 	Simulated bool
@@ -41,6 +44,15 @@ type Component struct {
 	// Version is its version as exactly as the engine tells it: with the
 	// distribution's revision, if it knows that.
 	Version string
+}
+
+// Reach is the endpoint by which another process reaches the engine; empty if it has
+// to start a service of its own.
+func (i Info) Reach() string {
+	if i.Ephemeral {
+		return ""
+	}
+	return i.Endpoint
 }
 
 // Has reports whether the engine has a feature.

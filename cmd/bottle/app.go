@@ -34,11 +34,13 @@ type factory struct {
 	signals  func() *signals
 	// host describes this machine to the planner.
 	host func() (core.Host, error)
+	// recorded reports that records of bottles are kept, and leftovers looked for.
+	recorded bool
 }
 
 // run is the program: it returns the exit status.
 func run(args []string, io *streams) int {
-	f := &factory{io: io, registry: engines, signals: watchSignals, host: thisHost}
+	f := &factory{io: io, registry: engines, signals: watchSignals, host: thisHost, recorded: true}
 	if len(args) > 1 && args[1] == completeWord {
 		f.complete(args[2:])
 		return exitOK
@@ -60,7 +62,7 @@ func (f *factory) app() *cli.App {
 		OnUsageError:   usageFailed,
 		Flags:          f.flags(),
 		Commands: []*cli.Command{
-			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRmCommand(f, nil),
+			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRmCommand(f, nil), newPruneCommand(f, nil),
 			newPolicyCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
 			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),
 		},

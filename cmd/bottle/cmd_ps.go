@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/session"
 )
 
 func newPsCommand(f *factory, do func() error) *cli.Command {
@@ -30,6 +33,44 @@ func newPsCommand(f *factory, do func() error) *cli.Command {
 	}
 }
 
+// psLine is a bottle in the list, with what its record says.
+type psLine struct {
+	core.Status
+	// Record is one of the words below; empty where no records are kept.
+	Record string `json:"record,omitempty"`
+}
+
+// What a record can be, beside there.
+const (
+	recordThere = "recorded"
+	recordNone  = "no record"
+	recordBad   = "record unreadable"
+)
+
+// records tells whether there are records of launches.
+func (f *factory) records() func(launch string) string {
+	if !f.recorded {
+		return func(string) string { return "" }
+	}
+	dir, err := sessionDir()
+	var store *session.Store
+	if err == nil {
+		store, err = session.At(dir, session.ThisSystem())
+	}
+	return func(launch string) string {
+		if err != nil {
+			return recordNone
+		}
+		switch _, err := store.Load(launch); {
+		case err == nil:
+			return recordThere
+		case errors.Is(err, fs.ErrNotExist):
+			return recordNone
+		}
+		return recordBad
+	}
+}
+
 // ps is bottle ps.
 func (f *factory) ps() error {
 	sig, rt, release, err := f.engine()
@@ -41,9 +82,10 @@ func (f *factory) ps() error {
 	if err != nil {
 		return interruptedOr(sig.work, err)
 	}
+	records := f.records()
 	if f.globals.JSON {
 		for _, s := range list {
-			if err := f.io.json(s); err != nil {
+			if err := f.io.json(psLine{s, records(s.Launch)}); err != nil {
 				return err
 			}
 		}
@@ -55,6 +97,9 @@ func (f *factory) ps() error {
 		state := s.State
 		if len(s.Dead) > 0 {
 			state += ", dead: " + printable(strings.Join(s.Dead, " "))
+		}
+		if it := records(s.Launch); it != "" && it != recordThere {
+			state += ", " + it
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), state, time.Since(s.Created).Round(time.Second))
 	}

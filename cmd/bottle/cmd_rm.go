@@ -57,6 +57,12 @@ func (f *factory) rm(opts rmOptions) error {
 			return err
 		}
 	}
+	rec, err := f.record("")
+	if err != nil {
+		// What is there can be removed all the same.
+		f.note("%v", err)
+	}
+	defer rec.end()
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err
@@ -67,8 +73,11 @@ func (f *factory) rm(opts rmOptions) error {
 	var errs *multierror.Error
 	for _, name := range opts.Names {
 		b, err := core.OpenMatching(sig.work, rt, name, observe)
-		if err == nil {
-			err = b.Close(sig.work)
+		switch {
+		case err == nil:
+			err = rec.close(sig.work, b)
+		case core.KindOf(err) == core.KindNotFound:
+			err = rec.forget(sig.work, rt, name, err)
 		}
 		done()
 		if err != nil {

@@ -114,6 +114,11 @@ func (f *factory) run(opts runOptions) error {
 		}
 		return plan.WriteText(f.io.Stdout)
 	}
+	rec, err := f.record(m.File())
+	if err != nil {
+		return err
+	}
+	defer rec.end()
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err
@@ -123,13 +128,18 @@ func (f *factory) run(opts runOptions) error {
 	defer done()
 	clearing, cancel := sig.clearing()
 	defer cancel()
-	b, err := core.Launch(sig.work, rt, plan, core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing})
+	b, err := core.Launch(sig.work, rt, plan, rec.options(core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing}, opts.Detach))
 	done()
 	if err != nil {
 		return err
 	}
 	if opts.Detach && sig.work.Err() == nil {
-		b.Detach()
+		if err := b.Detach(); err != nil {
+			if closed := b.Close(clearing); closed != nil {
+				return &core.LaunchError{Err: err, Teardown: closed}
+			}
+			return err
+		}
 		if f.globals.JSON {
 			return f.io.json(map[string]any{"name": b.Name, "agent": b.Agent})
 		}

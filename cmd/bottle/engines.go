@@ -20,8 +20,16 @@ func engines() *runtime.Registry {
 const auto = "auto"
 
 // engine connects to the engine, with signals that end what is done with it, until release
-// is called.
+// is called. What killed bottles left there is removed first.
 func (f *factory) engine() (sig *signals, rt runtime.Runtime, release func(), err error) {
+	if sig, rt, release, err = f.engineAsItIs(); err == nil {
+		f.tidy(sig.work, rt)
+	}
+	return sig, rt, release, err
+}
+
+// engineAsItIs connects to the engine and removes nothing.
+func (f *factory) engineAsItIs() (sig *signals, rt runtime.Runtime, release func(), err error) {
 	sig = f.signals()
 	rt, err = f.connect(sig.work)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 // documented in docs/exit-codes.md, which a test compares with this list.
 const (
 	exitOK          = 0
+	exitRecord      = 108
 	exitStale       = 109
 	exitOther       = 110
 	exitUsage       = 111
@@ -43,6 +44,7 @@ var exitMeanings = []struct {
 	meaning string
 }{
 	{exitOK, "", "Done."},
+	{exitRecord, "record", "The record of a bottle cannot be written, or its watchdog cannot be started: nothing was launched."},
 	{exitStale, "stale", "A proposal, or the policy that it would change, is not as it was shown: nothing has changed."},
 	{exitOther, "other", "Something failed that none of the others describes."},
 	{exitUsage, "usage", "The command line is wrong."},
@@ -63,7 +65,7 @@ var exitMeanings = []struct {
 var kindCodes = map[core.Kind]int{
 	core.KindInput: exitInput, core.KindEngine: exitEngine, core.KindImage: exitImage, core.KindName: exitName,
 	core.KindUnsupported: exitUnsupported, core.KindNotFound: exitNotFound, core.KindLaunch: exitLaunch,
-	core.KindLeftover: exitLeftover, core.KindOther: exitOther,
+	core.KindLeftover: exitLeftover, core.KindRecord: exitRecord, core.KindOther: exitOther,
 }
 
 // exitCode returns the exit status for an error, and the word for its kind.

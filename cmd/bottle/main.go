@@ -7,4 +7,9 @@ import "os"
 // version is set by the linker.
 var version = "unknown"
 
-func main() { os.Exit(run(os.Args, systemIO())) }
+func main() {
+	if os.Args[0] == watchdogName {
+		os.Exit(watchdogMain())
+	}
+	os.Exit(run(os.Args, systemIO()))
+}

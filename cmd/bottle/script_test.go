@@ -32,7 +32,7 @@ import (
 
 // TestMain lets the test binary be the program itself, for the scripts.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bottle": main})
+	testscript.Main(m, map[string]func(){"bottle": main, watchdogName: main})
 }
 
 // TestScriptsWithoutAnEngine runs what needs none.
@@ -129,6 +129,7 @@ func (e *scriptEngine) setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("TMPDIR", tmp)
+	env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
 	for _, name := range []string{"HOME", "PATH", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env.Setenv(name, value)
@@ -251,7 +252,7 @@ func (e *scriptEngine) nothingMoreThan(t *testing.T, before runtime.Inventory) {
 // scriptCommands are what the scripts can do beside running programs.
 func scriptCommands(e *scriptEngine) map[string]func(*testscript.TestScript, bool, []string) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
-		"status": cmdStatus, "pty": cmdPty, "interrupt": cmdInterrupt, "replace": cmdReplace,
+		"status": cmdStatus, "pty": cmdPty, "interrupt": cmdInterrupt, "replace": cmdReplace, "killboth": cmdKillBoth,
 	}
 	if e != nil {
 		commands["empty"] = e.cmdEmpty
@@ -347,7 +348,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 		if !sent && strings.Contains(seen, args[2]) {
 			sent = true
 			for name := range strings.SplitSeq(args[1], ",") {
-				ts.Check(cmd.Process.Signal(map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}[name]))
+				ts.Check(cmd.Process.Signal(map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}[name]))
 			}
 		}
 	})
@@ -407,13 +408,13 @@ func cmdReplace(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdEmpty checks that a bottle has left nothing: empty PREFIX. Temporary files
-// count too.
+// count too, and records, and watchdogs.
 func (e *scriptEngine) cmdEmpty(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: empty PREFIX")
 	}
 	var left []string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(killedTime); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		inventory, err := e.rt.Inventory(context.Background())
 		ts.Check(err)
 		left = nil
@@ -429,6 +430,7 @@ func (e *scriptEngine) cmdEmpty(ts *testscript.TestScript, neg bool, args []stri
 		for _, f := range files {
 			left = append(left, "temporary file: "+f.Name())
 		}
+		left = append(left, records(ts.Getenv("XDG_STATE_HOME"), args[0])...)
 		if left == nil {
 			return
 		}

@@ -48,7 +48,34 @@ type Record struct {
 	// Detached reports that the bottle lives on without its owner.
 	Detached bool      `json:"detached,omitempty"`
 	Created  time.Time `json:"created"`
-	Owner    Process   `json:"owner"`
+	// Owner is the process that launches, runs or removes the bottle.
+	Owner Process `json:"owner"`
+	// Trouble is why clearing up has not succeeded so far.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// String is the process in one line, as [ParseProcess] reads it.
+func (p Process) String() string {
+	text, _ := json.Marshal(p) // numbers and strings
+	return string(text)
+}
+
+// maxProcess bounds the text of a process in bytes.
+const maxProcess = 4096
+
+// ParseProcess reads what [Process.String] gives. Anybody may have written it.
+func ParseProcess(text string) (Process, error) {
+	var p Process
+	if len(text) > maxProcess {
+		return p, fmt.Errorf("%d bytes are too many for a process", len(text))
+	}
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return Process{}, fmt.Errorf("%q is no process: %w", text, err)
+	}
+	if p.PID <= 0 {
+		return Process{}, fmt.Errorf("%q is no process: it has no number", text)
+	}
+	return p, nil
 }
 
 // Process identifies a process beyond its number.

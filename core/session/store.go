@@ -75,6 +75,9 @@ func advice(err error) string {
 	return ""
 }
 
+// Dir is the directory's path.
+func (s *Store) Dir() string { return s.dir }
+
 const (
 	recordExt = ".json"
 	lockExt   = ".lock"
@@ -123,8 +126,39 @@ func (s *Store) Begin(r Record) (*Session, error) {
 // Take hands over the session of an owner that is dead, or that has detached its
 // bottle, to this process, for clearing up. It is ErrAlive if the owner lives or
 // may live or another process has taken it, and fs.ErrNotExist if there is none.
-// The record keeps its owner.
+// The record keeps its owner; see [Session.Own].
 func (s *Store) Take(launch string) (*Session, error) {
+	return s.take(launch, func(r Record) error {
+		if r.Detached {
+			return nil
+		}
+		if life := s.sys.Life(r.Owner); life != Dead {
+			return fmt.Errorf("session of launch %s: %w (process %d on %s: %s)", launch, ErrAlive, r.Owner.PID, r.Owner.Host, life)
+		}
+		return nil
+	})
+}
+
+// ErrDetached is a session whose bottle lives on by design.
+var ErrDetached = errors.New("its bottle is detached")
+
+// Inherit is [Store.Take] for who knows that the owner is dead, or about to be: it is
+// only asked whether it was this one. A detached bottle's session is ErrDetached, and
+// that of another owner ErrAlive.
+func (s *Store) Inherit(launch string, owner Process) (*Session, error) {
+	return s.take(launch, func(r Record) error {
+		switch {
+		case r.Detached:
+			return fmt.Errorf("session of launch %s: %w", launch, ErrDetached)
+		case r.Owner != owner:
+			return fmt.Errorf("session of launch %s: %w (process %d on %s)", launch, ErrAlive, r.Owner.PID, r.Owner.Host)
+		}
+		return nil
+	})
+}
+
+// take takes the lock of a session whose record may be taken.
+func (s *Store) take(launch string, may func(Record) error) (*Session, error) {
 	if !validLaunch.MatchString(launch) {
 		return nil, fmt.Errorf("there is no launch %q: %w", launch, fs.ErrNotExist)
 	}
@@ -139,10 +173,8 @@ func (s *Store) Take(launch string) (*Session, error) {
 		return nil, fmt.Errorf("session of launch %s: %w%s", launch, err, advice(err))
 	}
 	session := &Session{store: s, lock: held}
-	if session.record, err = s.read(launch); err == nil && !session.record.Detached {
-		if life := s.sys.Life(session.record.Owner); life != Dead {
-			err = fmt.Errorf("session of launch %s: %w (process %d on %s: %s)", launch, ErrAlive, session.record.Owner.PID, session.record.Owner.Host, life)
-		}
+	if session.record, err = s.read(launch); err == nil {
+		err = may(session.record)
 	}
 	if err != nil {
 		session.Release()
@@ -166,6 +198,12 @@ func (s *Session) Update(change func(*Record)) error {
 		return fmt.Errorf("record of launch %s: %w", r.Launch, err)
 	}
 	return s.write(r)
+}
+
+// Own makes this process the owner, which removes the bottle: if it dies amid that, the
+// session is an abandoned one.
+func (s *Session) Own() error {
+	return s.Update(func(r *Record) { r.Owner, r.Phase, r.Detached = s.store.sys.Self(), PhaseClosing, false })
 }
 
 // Detach notes that the bottle lives on without its owner, and gives the lock up.

@@ -335,7 +335,7 @@ func TestAnExecThatIsCancelledAtAnyMomentLeavesNothing(t *testing.T) {
 	if out, _ := sh(t, e, "ctd-moments", "ps | grep '[s]leep 5432'"); out != "" {
 		t.Errorf("still running:\n%s", out)
 	}
-	if left, err := os.ReadDir(filepath.Join(e.run, "exec")); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(e.run, "exec", e.name)); err != nil || len(left) > 0 {
 		t.Errorf("FIFOs are left: %v, %v", left, err)
 	}
 }

@@ -46,6 +46,10 @@ type Engine struct {
 	images imageCache
 	builds builders
 
+	// name is the connection's own, alive the lock that goes with it.
+	name  string
+	alive *fileLock
+
 	link     *netlink.Handle
 	closeOne sync.Once
 }
@@ -147,6 +151,9 @@ func (e *Engine) prepare(ctx context.Context) error {
 	if err := e.openLink(); err != nil {
 		return err
 	}
+	if err := e.live(); err != nil {
+		return err
+	}
 	e.sweep(ctx)
 	return nil
 }
@@ -227,6 +234,10 @@ func (e *Engine) Close() error {
 	e.closeOne.Do(func() {
 		err = errors.Join(e.builds.close(), e.client.Close())
 		e.link.Close()
+		if e.alive != nil { // the watcher has none
+			_ = os.Remove(filepath.Join(e.run, "exec", e.name)) // if there is one; it is empty
+			e.alive.remove()
+		}
 	})
 	return wrap(context.Background(), "close the connection", "", err)
 }

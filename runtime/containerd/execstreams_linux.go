@@ -43,7 +43,7 @@ func (f *fifo) name() string {
 }
 
 func (e *Engine) openStreams(id string, spec runtime.ExecSpec) (_ *streams, err error) {
-	s := &streams{dir: filepath.Join(e.run, "exec", id), done: make(chan struct{}), failed: make(chan error, 2), closed: make(chan struct{})}
+	s := &streams{dir: filepath.Join(e.run, "exec", e.name, id), done: make(chan struct{}), failed: make(chan error, 2), closed: make(chan struct{})}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}

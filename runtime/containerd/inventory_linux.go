@@ -153,9 +153,10 @@ func (e *Engine) listFiles(dir string, add func(string)) error {
 		switch {
 		case d.IsDir() && path == filepath.Join(e.state, builderDir):
 			return fs.SkipDir // a cache
-		case d.IsDir() && filepath.Dir(path) == dir && !strings.HasPrefix(name, "mount-"),
+		case d.IsDir() && filepath.Dir(path) == dir && !strings.HasPrefix(name, mountPrefix),
 			d.IsDir() && path == dir,
-			strings.HasPrefix(name, "init-") && filepath.Dir(path) == e.state,
+			strings.HasPrefix(name, "init-") && filepath.Dir(path) == e.state && !strings.Contains(name, "."),
+			d.IsDir() && filepath.Dir(path) == filepath.Join(e.run, "exec"), // a connection's
 			strings.HasSuffix(name, ".lock"):
 			return nil // of the engine itself
 		}

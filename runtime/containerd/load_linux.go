@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 
@@ -90,10 +92,14 @@ func loadedName(name string) string {
 	return stored
 }
 
+// leaseTime is how long a lease lasts if nobody releases it.
+const leaseTime = 24 * time.Hour
+
 // lease keeps what is stored from the garbage collector until an image refers to
-// it. Should this process die before it releases the lease, the lease expires.
+// it. Should this process die before it releases the lease, the next to open the engine
+// does, or it expires.
 func (e *Engine) lease(ctx context.Context) (context.Context, func(), error) {
-	leased, release, err := e.client.WithLease(ctx)
+	leased, release, err := e.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime), leases.WithLabel(labelConnection, e.name))
 	if err != nil {
 		return nil, nil, err
 	}

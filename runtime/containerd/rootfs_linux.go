@@ -22,10 +22,13 @@ import (
 // container does meanwhile.
 type rootfs struct{ fd int }
 
+// mountPrefix begins the names of directories on which something is mounted for a moment.
+const mountPrefix = "mount-"
+
 // openSnapshot opens what a snapshot's mounts make, without leaving a mount
 // behind in any directory.
 func (e *Engine) openSnapshot(mounts []mount.Mount) (_ *rootfs, err error) {
-	dir, err := os.MkdirTemp(e.state, "mount-")
+	dir, err := os.MkdirTemp(e.state, mountPrefix+e.name+"-")
 	if err != nil {
 		return nil, err
 	}

@@ -307,7 +307,7 @@ func (e *Engine) hostProgram() (string, error) {
 	if st, err := os.Stat(path); err == nil && st.Size() == int64(len(content)) && st.Mode().Perm() == 0o755 {
 		return path, nil
 	}
-	temporary := path + "." + newID()
+	temporary := path + "." + e.name + "-" + newID()
 	if err := os.WriteFile(temporary, content, 0o755); err != nil {
 		return "", err
 	}

@@ -19,6 +19,18 @@ func (e *Engine) sweep(ctx context.Context) {
 			e.log.Debug("cannot start the watcher", "error", err)
 		}
 	}
+	died, err := e.sweepConnections(ctx)
+	if err != nil {
+		e.log.Debug("cannot remove what a process that died has left", "error", err)
+	}
+	if died {
+		if b, err := e.builder(); err == nil {
+			err = b.Cleanup(ctx)
+			if err != nil {
+				e.log.Debug("cannot remove what a killed build has left", "error", err)
+			}
+		}
+	}
 	if err := e.sweepSteps(ctx); err != nil {
 		e.log.Debug("cannot undo the networks of killed builds", "error", err)
 	}

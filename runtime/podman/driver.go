@@ -95,6 +95,9 @@ func open(ctx context.Context, opts runtime.Options) (*engine, error) {
 		}
 		tried = append(tried, fmt.Errorf("%s: %w", p.uri, err))
 	}
+	if e.local {
+		sweepBase()
+	}
 	if e.conn == nil && own {
 		binary, err := exec.LookPath("podman")
 		if err != nil {

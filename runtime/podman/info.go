@@ -49,6 +49,7 @@ func (e *engine) Info(ctx context.Context) (rt.Info, error) {
 		Version:        h.Version.Version,
 		APIVersion:     h.Version.APIVersion,
 		Endpoint:       e.uri,
+		Ephemeral:      e.service != nil,
 		Rootless:       h.Host.Security.Rootless,
 		OS:             h.Host.OS,
 		Arch:           h.Host.Arch,

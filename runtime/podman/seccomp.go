@@ -120,6 +120,7 @@ func asMap(v any) map[string]any {
 type profiles struct {
 	mu    sync.Mutex
 	dir   string
+	lock  *os.File          // held as long as the directory is needed
 	files map[string]string // by capabilities
 }
 
@@ -153,7 +154,15 @@ func (e *engine) seccompProfile(capabilities []string) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		unlock, err := lockDir(dir) // against the sweep
+		if err != nil {
+			return "", err
+		}
+		defer unlock()
 		if e.profiles.dir, err = os.MkdirTemp(dir, "p"); err != nil {
+			return "", err
+		}
+		if e.profiles.lock, err = holdDir(e.profiles.dir); err != nil {
 			return "", err
 		}
 		e.profiles.files = map[string]string{}
@@ -174,6 +183,7 @@ func (e *engine) forgetProfiles() {
 	defer e.profiles.mu.Unlock()
 	if e.profiles.dir != "" {
 		_ = os.RemoveAll(e.profiles.dir)
+		_ = e.profiles.lock.Close()
 		_ = os.Remove(filepath.Dir(e.profiles.dir)) // if nothing else is there
 		e.profiles.dir, e.profiles.files = "", nil
 	}

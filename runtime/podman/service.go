@@ -129,25 +129,91 @@ func (s *service) prepare() error {
 	return err
 }
 
-// sweep removes the directories of services whose processes were killed, and
-// seccomp profiles that are too old to be of a container still to be created.
+// sweep removes the directories of services and of seccomp profiles whose processes
+// were killed, and ends the services: what such a service still does for a process that
+// is gone is done, or given up, when it has ended.
 func sweep(base string) {
-	profiles, _ := filepath.Glob(filepath.Join(base, "p*"))
-	for _, d := range profiles {
-		if info, err := os.Stat(d); err == nil && time.Since(info.ModTime()) > 7*24*time.Hour {
-			_ = os.RemoveAll(d)
-		}
+	// Configurations that were not written to their end; the lock of base is held.
+	parts, _ := filepath.Glob(filepath.Join(base, ".containers-*"))
+	for _, f := range parts {
+		_ = os.Remove(f)
 	}
-	dirs, _ := filepath.Glob(filepath.Join(base, "s*"))
+	dirs, _ := filepath.Glob(filepath.Join(base, "[ps]*"))
+	var ending sync.WaitGroup
 	for _, d := range dirs {
-		if f, err := holdDir(d); err == nil {
-			_ = os.RemoveAll(d)
-			_ = f.Close()
+		f, err := holdDir(d)
+		if err != nil {
+			continue // its process lives, or it was removed just now
 		}
+		ending.Go(func() {
+			defer func() { _ = f.Close() }()
+			endOrphan("unix://" + filepath.Join(d, socketFile))
+			_ = os.RemoveAll(d)
+		})
+	}
+	ending.Wait()
+}
+
+// endOrphan ends a service by its address, which is on its command line and on no
+// other's, and returns when it has ended.
+func endOrphan(uri string) {
+	deadline, signal := time.Now().Add(serviceStop), terminateSignal
+	for asked := map[int]bool{}; ; {
+		pids := processesWith(uri)
+		if len(pids) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			if signal == killSignal {
+				return // it cannot be ended
+			}
+			deadline, signal, asked = time.Now().Add(serviceStop), killSignal, map[int]bool{}
+		}
+		for _, pid := range pids {
+			if !asked[pid] {
+				asked[pid] = true
+				signalProcess(pid, signal)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-func (s *service) socket() string  { return filepath.Join(s.dir, "podman.sock") }
+// processesWith are the processes that have an argument.
+func processesWith(arg string) []int {
+	var pids []int
+	lists, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range lists {
+		line, err := os.ReadFile(f)
+		if err != nil || !slices.Contains(strings.Split(string(line), "\x00"), arg) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// sweepBase is sweep for a connection that needs no service of its own.
+func sweepBase() {
+	base := filepath.Join(runtimeDir(), "bottle-podman-"+strconv.Itoa(os.Geteuid()))
+	if checkPrivate(base) != nil {
+		return // most often there is none
+	}
+	unlock, err := lockDir(base)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	sweep(base)
+	_ = os.Remove(base) // unless something is there
+}
+
+// socketFile is a service's socket, in its directory.
+const socketFile = "podman.sock"
+
+func (s *service) socket() string  { return filepath.Join(s.dir, socketFile) }
 func (s *service) logPath() string { return filepath.Join(s.dir, "service.log") }
 func (s *service) uri() string     { return "unix://" + s.socket() }
 

@@ -11,6 +11,13 @@ import (
 
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
+const (
+	terminateSignal = syscall.SIGTERM
+	killSignal      = syscall.SIGKILL
+)
+
+func signalProcess(pid int, s syscall.Signal) { _ = syscall.Kill(pid, s) }
+
 func terminate(p *os.Process) { _ = p.Signal(syscall.SIGTERM) }
 
 // checkPrivate refuses a directory that somebody else could have made or enter.

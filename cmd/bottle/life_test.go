@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/bottle-run/bottle/core/session"
+)
+
+// killedTime is how long after a bottle was killed there may be something of it.
+const killedTime = 15 * time.Second
+
+// records are the records below a state directory of bottles whose name has a prefix, and
+// those that cannot be read.
+func records(state, prefix string) []string {
+	var left []string
+	files, _ := filepath.Glob(filepath.Join(state, "bottle", "sessions", "*"))
+	for _, f := range files {
+		content, err := os.ReadFile(f)
+		if err != nil {
+			continue // it went just now
+		}
+		var r session.Record
+		if filepath.Ext(f) == ".json" && json.Unmarshal(content, &r) == nil && !strings.HasPrefix(r.Bottle, prefix) {
+			continue
+		}
+		if filepath.Ext(f) != ".json" {
+			continue // it goes with its record
+		}
+		left = append(left, fmt.Sprintf("record: %s of %s, %s %s", f, r.Bottle, r.Phase, r.Trouble))
+	}
+	return left
+}
+
+// watchdogOf is the process that watches over another, or 0.
+func watchdogOf(pid int) int {
+	lists, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range lists {
+		if line, err := os.ReadFile(f); err == nil && bytes.Equal(line, []byte(watchdogName+"\x00"+strconv.Itoa(pid)+"\x00")) {
+			dog, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			return dog
+		}
+	}
+	return 0
+}
+
+// cmdKillBoth runs a program and kills it and its watchdog when a text has appeared:
+// killboth TEXT PROGRAM ARG...
+func cmdKillBoth(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: killboth TEXT PROGRAM [ARG...]")
+	}
+	killed := false
+	seen, status := follow(ts, args[1:], nil, func(cmd *exec.Cmd, seen string) {
+		if killed || !strings.Contains(seen, args[0]) {
+			return
+		}
+		killed = true
+		dog := watchdogOf(cmd.Process.Pid)
+		if dog == 0 {
+			ts.Fatalf("there is no watchdog")
+		}
+		ts.Check(syscall.Kill(dog, syscall.SIGKILL))
+		ts.Check(cmd.Process.Kill())
+	})
+	if !killed || status != -1 {
+		ts.Fatalf("exit status %d; killed: %v\n%s", status, killed, seen)
+	}
+}

@@ -1,0 +1,90 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"golang.org/x/sys/unix"
+)
+
+// A connection holds a lock for as long as it lives, under a name of its own. What it makes
+// for itself and not for a container bears that name: FIFOs of execs, mounts of a moment,
+// leases. Who opens the engine next removes what bears the name of one that is dead.
+
+// labelConnection is the name, on leases.
+const labelConnection = "dev.bottle/connection"
+
+func (e *Engine) aliveDir() string { return filepath.Join(e.run, "alive") }
+
+// live gives the connection its name.
+func (e *Engine) live() error {
+	if err := os.MkdirAll(e.aliveDir(), 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	e.name = newID()[:12]
+	var err error
+	if e.alive, err = tryLock(filepath.Join(e.aliveDir(), e.name+".lock")); err == nil && e.alive == nil {
+		err = errors.New("another connection has the same name")
+	}
+	return err
+}
+
+// sweepConnections removes what connections left that died, and reports whether there
+// was one.
+func (e *Engine) sweepConnections(ctx context.Context) (found bool, err error) {
+	entries, err := os.ReadDir(e.aliveDir())
+	if err != nil {
+		return false, err
+	}
+	var errs []error
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), ".lock")
+		if !ok || name == e.name {
+			continue
+		}
+		l, err := tryLock(filepath.Join(e.aliveDir(), entry.Name()))
+		if err != nil || l == nil {
+			continue // it lives
+		}
+		found = true
+		if err := e.removeOf(ctx, name); err != nil {
+			errs = append(errs, err)
+			l.unlock()
+			continue
+		}
+		l.remove()
+	}
+	return found, errors.Join(errs...)
+}
+
+// removeOf removes what a connection made for itself.
+func (e *Engine) removeOf(ctx context.Context, name string) error {
+	errs := []error{os.RemoveAll(filepath.Join(e.run, "exec", name))}
+	mounts, err := filepath.Glob(filepath.Join(e.state, mountPrefix+name+"-*"))
+	errs = append(errs, err)
+	for _, dir := range mounts {
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", dir, err))
+			continue // never remove what is mounted
+		}
+		errs = append(errs, os.Remove(dir))
+	}
+	temporary, err := filepath.Glob(e.dir("init-*." + name + "-*"))
+	errs = append(errs, err)
+	for _, f := range temporary {
+		errs = append(errs, os.Remove(f))
+	}
+	held, err := e.client.LeasesService().List(ctx, fmt.Sprintf("labels.%q==%s", labelConnection, name))
+	errs = append(errs, err)
+	for _, l := range held {
+		if err := e.client.LeasesService().Delete(ctx, l, leases.SynchronousDelete); err != nil && !isNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove lease %s: %w", l.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
