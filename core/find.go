@@ -25,6 +25,7 @@ type Status struct {
 	Launch string `json:"launch"`
 	// Sidecars are the roles of those that it was launched with.
 	Sidecars []string `json:"sidecars,omitempty"`
+	container string // the agent's; empty if it is gone
 	// Dead are the roles of its sidecars that do not run: the agent cannot reach
 	// anything through them.
 	Dead []string `json:"dead,omitempty"`
@@ -50,6 +51,7 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 			byLaunch[id] = Status{Name: n.Labels[LabelBottle], Agent: n.Labels[LabelAgent], State: StateBroken, Created: n.Created, Launch: id}
 		}
 	}
+	current := currentAgents(containers)
 	alive := map[string]bool{} // launch and role
 	for _, c := range containers {
 		if c.State == runtime.StateRunning {
@@ -58,10 +60,10 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 	}
 	for _, c := range containers {
 		id := c.Labels[LabelLaunch]
-		if id == "" || c.Labels[LabelRole] != RoleAgent {
+		if id == "" || c.Labels[LabelRole] != RoleAgent || c.ID != current[id].ID {
 			continue
 		}
-		s := Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id}
+		s := Status{Name: c.Labels[LabelBottle], Agent: c.Labels[LabelAgent], State: string(c.State), Created: c.Created, Launch: id, container: c.ID}
 		s.Sidecars = strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' })
 		for _, role := range s.Sidecars {
 			if !alive[id+"/"+role] {
@@ -100,7 +102,7 @@ func Open(ctx context.Context, rt runtime.Runtime, name string, observe Observer
 		if s.Name != name {
 			continue
 		}
-		b := &Bottle{Name: s.Name, Agent: s.Agent, rt: rt, container: containerName(s.Name), launch: s.Launch, report: newReporter(observe)}
+		b := &Bottle{Name: s.Name, Agent: s.Agent, rt: rt, container: orDefault(s.container, containerName(s.Name)), launch: s.Launch, report: newReporter(observe)}
 		if s.State != StateBroken {
 			if err := b.inspect(ctx); err != nil {
 				return nil, err

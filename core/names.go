@@ -51,6 +51,9 @@ func candidate(base string, i int) string {
 // of one never has the name of something else's of another.
 
 func containerName(bottle string) string       { return "bottle-" + bottle }
+func restartedName(bottle string, generation int) string {
+	return fmt.Sprintf("bottle-%s.restart-%d", bottle, generation)
+}
 func internalNetworkName(bottle string) string { return "bottle-" + bottle + ".internal" }
 func egressNetworkName(bottle string) string   { return "bottle-" + bottle + ".egress" }
 func sidecarName(bottle, role string) string   { return "bottle-" + bottle + "." + role }
