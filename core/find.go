@@ -24,8 +24,8 @@ type Status struct {
 	// Launch identifies the launch that made it.
 	Launch string `json:"launch"`
 	// Sidecars are the roles of those that it was launched with.
-	Sidecars []string `json:"sidecars,omitempty"`
-	container string // the agent's; empty if it is gone
+	Sidecars  []string `json:"sidecars,omitempty"`
+	container string   // the agent's; empty if it is gone
 	// Dead are the roles of its sidecars that do not run: the agent cannot reach
 	// anything through them.
 	Dead []string `json:"dead,omitempty"`

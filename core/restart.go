@@ -345,12 +345,17 @@ func (r *restart) explain(err error) error {
 
 // undoNew removes the new container.
 func (r *restart) undoNew(ctx, teardown context.Context) error {
-	if teardown == nil {
-		var cancel context.CancelFunc
-		teardown, cancel = context.WithTimeout(context.WithoutCancel(ctx), teardownTime)
-		defer cancel()
+	bounded, cancel := clearing(ctx, teardown)
+	defer cancel()
+	return r.undo.Run(bounded, r.report.forTeardown())
+}
+
+// clearing is the context for clearing up, which the caller may have given.
+func clearing(ctx, given context.Context) (context.Context, context.CancelFunc) {
+	if given != nil {
+		return context.WithCancel(given)
 	}
-	return r.undo.Run(teardown, r.report.forTeardown())
+	return context.WithTimeout(context.WithoutCancel(ctx), teardownTime)
 }
 
 // replace removes the old container, and makes the new one the bottle's.
@@ -359,12 +364,14 @@ func (r *restart) replace(ctx, teardown context.Context) error {
 	r.report.Begin(step)
 	begun := time.Now()
 	// From here on an interruption would leave two.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTime)
+	bounded, cancel := clearing(ctx, teardown)
 	defer cancel()
 	err := r.rt.RemoveContainer(bounded, r.old.ID)
 	r.report.End(step, time.Since(begun), err)
 	if err != nil {
-		still, looked := r.rt.InspectContainer(bounded, r.old.ID)
+		looking, stop := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+		defer stop()
+		still, looked := r.rt.InspectContainer(looking, r.old.ID)
 		if looked == nil && still.State == runtime.StateRunning {
 			return &LaunchError{Err: launchKind(ctx, fmt.Errorf("the old container stays in use: %w", err)), Teardown: withKind(KindLeftover, r.undoNew(ctx, teardown))}
 		}

@@ -180,7 +180,9 @@ func TestWhateverGoesWrongInARestartTheBottleIsThere(t *testing.T) {
 					cancel()
 					continue // it was a call of Open's
 				}
-				err = other.Restart(ctx, core.RestartOptions{})
+				clearing, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				err = other.Restart(ctx, core.RestartOptions{Teardown: clearing})
+				stop()
 				cancel()
 				if !hit {
 					if err != nil {
