@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -72,6 +73,34 @@ func (l *launch) noteRestart(labels map[string]string) error {
 	}
 	labels[LabelRestart] = strconv.Itoa(n)
 	return nil
+}
+
+// Origin is what a bottle was launched from.
+type Origin struct {
+	// Manifest is the file's absolute path, on the machine that launched the bottle.
+	Manifest string
+	// Bottle is the name of the manifest's bottle.
+	Bottle string
+	// Image is how its image is made.
+	Image Image
+}
+
+// Origin says what the bottle was launched from.
+func (b *Bottle) Origin(ctx context.Context) (Origin, error) {
+	notes, err := b.notes(ctx)
+	return Origin{Manifest: notes.Plan.Manifest, Bottle: notes.Plan.Bottle, Image: notes.Plan.Image}, err
+}
+
+func (b *Bottle) notes(ctx context.Context) (restartNotes, error) {
+	c, err := b.rt.InspectContainer(ctx, b.agent())
+	if err != nil {
+		return restartNotes{}, err
+	}
+	notes, err := readRestart(c.Labels)
+	if err != nil {
+		return notes, Errorf(KindUnsupported, "what bottle %s was launched from is not known: %w", b.Name, err)
+	}
+	return notes, nil
 }
 
 func noteLabel(n int) string { return LabelRestart + "." + strconv.Itoa(n) }
