@@ -26,13 +26,13 @@ type Bottle struct {
 	// Command is the agent's.
 	Command []string
 
-	rt        runtime.Runtime
-	container string
-	launch    string
-	user      string // as specified
-	report    reporter
+	rt     runtime.Runtime
+	launch string
+	user   string // as specified
+	report reporter
 
 	mu        sync.Mutex
+	container string      // the agent's; another one after a restart
 	undo      *graph.Undo // nil if another process launched it
 	recording *recording  // nil without a record
 }
@@ -60,6 +60,13 @@ type ExecOptions struct {
 	Resize <-chan runtime.Size
 }
 
+// agent is the ID of the agent's container.
+func (b *Bottle) agent() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.container
+}
+
 // Exec runs a command in the bottle and returns when it has ended. A command that
 // is not there gives status 127, one that cannot be executed 126, as in a shell,
 // with a line on Stderr that says so. When ctx ends the command is killed.
@@ -71,9 +78,10 @@ func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus
 	if len(command) == 0 {
 		return runtime.ExitStatus{}, Errorf(KindInput, "there is no command to run in bottle %s", b.Name)
 	}
+	container := b.agent()
 	if len(opts.Env) > 0 {
 		file := inside.Tmpfs + "/env-" + newID()
-		if err := putEnvAs(ctx, b.rt, b.container, file, opts.Env, opts.User); err != nil {
+		if err := putEnvAs(ctx, b.rt, container, file, opts.Env, opts.User); err != nil {
 			return runtime.ExitStatus{}, err
 		}
 		command = inside.With(file, command)
@@ -97,7 +105,7 @@ func (b *Bottle) Exec(ctx context.Context, opts ExecOptions) (runtime.ExitStatus
 		defer close(ended)
 		opts.Stdin = &keyboard{r: opts.Stdin, ended: ended}
 	}
-	return b.rt.Exec(ctx, b.container, runtime.ExecSpec{
+	return b.rt.Exec(ctx, container, runtime.ExecSpec{
 		Command: with(variables, command), Env: env, User: opts.User, WorkDir: opts.WorkDir,
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY, Size: opts.Size, Resize: opts.Resize,
 	})
@@ -132,20 +140,20 @@ func (k *keyboard) Read(p []byte) (int, error) {
 // CopyTo extracts an archive into a directory of the bottle, as
 // [runtime.Containers.CopyTo] does.
 func (b *Bottle) CopyTo(ctx context.Context, dir string, archive io.Reader) error {
-	return b.rt.CopyTo(ctx, b.container, dir, archive)
+	return b.rt.CopyTo(ctx, b.agent(), dir, archive)
 }
 
 // CopyFrom streams a file or a directory of the bottle as an archive, as
 // [runtime.Containers.CopyFrom] does. What it holds is the agent's: see package
 // core/unpack for how to lay it down on the host.
 func (b *Bottle) CopyFrom(ctx context.Context, path string) (io.ReadCloser, error) {
-	return b.rt.CopyFrom(ctx, b.container, path)
+	return b.rt.CopyFrom(ctx, b.agent(), path)
 }
 
 // Logs writes what the container's main process said, which is nothing unless
 // something is wrong.
 func (b *Bottle) Logs(ctx context.Context, w io.Writer) error {
-	return b.rt.Logs(ctx, b.container, runtime.LogOptions{Stdout: w, Stderr: w})
+	return b.rt.Logs(ctx, b.agent(), runtime.LogOptions{Stdout: w, Stderr: w})
 }
 
 // Detach lets the bottle live on when this process ends: Close does nothing any

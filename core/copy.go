@@ -29,13 +29,14 @@ func (b *Bottle) CopyIn(ctx context.Context, source, target string) (notes []str
 	if err != nil {
 		return nil, withKind(KindInput, err)
 	}
-	owner, err := resolveUser(ctx, b.rt, b.container, b.user)
+	container := b.agent()
+	owner, err := resolveUser(ctx, b.rt, container, b.user)
 	if err != nil {
 		return nil, err
 	}
 	into := strings.HasSuffix(target, "/")
 	if !into {
-		p := placer{rt: b.rt, container: b.container}
+		p := placer{rt: b.rt, container: container}
 		switch err := p.send(ctx, path.Clean(target), func(*tar.Writer) error { return nil }); {
 		case err == nil:
 			into = true
@@ -67,7 +68,7 @@ func (b *Bottle) CopyIn(ctx context.Context, source, target string) (notes []str
 			return writeFile(w, source, header(name, uint32(info.Mode().Perm()), owner))
 		}
 	}
-	return notes, place(ctx, b.rt, b.container, []item{it}, owner)
+	return notes, place(ctx, b.rt, container, []item{it}, owner)
 }
 
 // CopyOut copies a file or a directory of the bottle to the host, as package
@@ -91,7 +92,7 @@ func (b *Bottle) CopyOut(ctx context.Context, source, target string, opts unpack
 		return result, withKind(KindInput, err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	archive, err := b.rt.CopyFrom(ctx, b.container, path.Clean(source))
+	archive, err := b.rt.CopyFrom(ctx, b.agent(), path.Clean(source))
 	if err != nil {
 		return result, err
 	}

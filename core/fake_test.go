@@ -82,6 +82,12 @@ func (b *bench) inside(ctx context.Context, p *fake.Process) int {
 			return 125
 		}
 		return 0
+	case "get":
+		content, err := p.Files.ReadFile(p.Args[2])
+		if err == nil {
+			_, _ = p.Stdout.Write(content)
+		}
+		return 0
 	case "env":
 		content, err := p.Files.ReadFile(p.Args[2])
 		if err == nil {

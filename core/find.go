@@ -25,7 +25,8 @@ type Status struct {
 	// Launch identifies the launch that made it.
 	Launch string `json:"launch"`
 	// Sidecars are the roles of those that it was launched with.
-	Sidecars []string `json:"sidecars,omitempty"`
+	Sidecars  []string `json:"sidecars,omitempty"`
+	container string   // the agent's; empty if it is gone
 	// Dead are the roles of its sidecars that do not run: the agent cannot reach
 	// anything through them.
 	Dead []string `json:"dead,omitempty"`
@@ -63,6 +64,7 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 	for _, c := range containers {
 		broken(c.Labels, c.Created)
 	}
+	current := currentAgents(containers)
 	alive := map[string]bool{} // launch and role
 	for _, c := range containers {
 		if c.State == runtime.StateRunning {
@@ -71,10 +73,11 @@ func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
 	}
 	for _, c := range containers {
 		id := c.Labels[LabelLaunch]
-		if id == "" || c.Labels[LabelRole] != RoleAgent {
+		if id == "" || c.Labels[LabelRole] != RoleAgent || c.ID != current[id].ID {
 			continue
 		}
 		s := statusOf(c.Labels, string(c.State), c.Created)
+		s.container = c.ID
 		s.Sidecars = strings.FieldsFunc(c.Labels[LabelSidecars], func(r rune) bool { return r == ',' })
 		for _, role := range s.Sidecars {
 			if !alive[id+"/"+role] {
@@ -125,7 +128,7 @@ func Open(ctx context.Context, rt runtime.Runtime, name string, observe Observer
 		if s.Name != name {
 			continue
 		}
-		b := &Bottle{Name: s.Name, Agent: s.Agent, rt: rt, container: containerName(s.Name), launch: s.Launch, report: newReporter(observe)}
+		b := &Bottle{Name: s.Name, Agent: s.Agent, rt: rt, container: orDefault(s.container, containerName(s.Name)), launch: s.Launch, report: newReporter(observe)}
 		if s.State != StateBroken {
 			if err := b.inspect(ctx); err != nil {
 				return nil, err

@@ -21,6 +21,11 @@ const (
 	LabelOwner = "dev.bottle.owner"
 	// LabelDetached is "true" on what was made for a bottle that outlives that process.
 	LabelDetached = "dev.bottle.detached"
+	// LabelGeneration counts, on the agent's container, the restarts of the bottle.
+	LabelGeneration = "dev.bottle.generation"
+	// LabelRestart is, on the agent's container, how many labels of its name, a dot and a
+	// number from 0 follow: together they are what a restart needs to know of the launch.
+	LabelRestart = "dev.bottle.restart"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
 	// LabelSource is the digest of where an image was built from: images with one

@@ -76,8 +76,12 @@ type LaunchOptions struct {
 // says.
 func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptions) (*Bottle, error) {
 	r := newReporter(opts.Observer)
+	dockerfile, err := readDockerfile(plan.Image)
+	if err != nil {
+		return nil, &LaunchError{Err: err}
+	}
 	for next := 0; next < maxCandidates; next++ {
-		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID(), egress: newWayOut(plan, opts.Secrets)}
+		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID(), egress: newWayOut(plan, opts.Secrets), dockerfile: dockerfile}
 		if opts.Recorder != nil {
 			l.recording = newRecording()
 			l.rt = intentFirst{rt, l.recording}
@@ -146,6 +150,10 @@ type launch struct {
 	run       []string          // by stepAgent: the agent's command
 	secretEnv map[string]string // by stepAgent: secret variables with what trust adds
 	user      account           // by stepUser
+
+	dockerfile string // the text that the image is built from
+
+	kept *kept // of a bottle that is restarted; nil in a launch
 
 	egressNetwork runtime.Network   // by stepEgress
 	egress        *wayOut           // nil without a way out
@@ -337,6 +345,17 @@ func (l *launch) runAgent(ctx context.Context) error {
 	if roles := l.roles(); len(roles) > 0 {
 		labels[LabelSidecars] = strings.Join(roles, ",")
 	}
+	name := containerName(l.name)
+	if l.kept != nil {
+		name = l.kept.name
+		for k, v := range l.kept.labels {
+			if _, ok := labels[k]; !ok {
+				labels[k] = v
+			}
+		}
+	} else if err := l.noteRestart(labels); err != nil {
+		return err
+	}
 	files, err := l.trustFiles()
 	if err != nil {
 		return err
@@ -351,7 +370,7 @@ func (l *launch) runAgent(ctx context.Context) error {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
 	}
 	l.container, err = l.rt.Run(ctx, runtime.ContainerSpec{
-		Name: containerName(l.name), Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
+		Name: name, Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
 		Env: env, User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
 		Networks: []runtime.NetworkAttachment{{Network: l.network.ID, Aliases: []string{RoleAgent}}},
 		Files:    files,
@@ -362,8 +381,13 @@ func (l *launch) runAgent(ctx context.Context) error {
 		return err
 	}
 	id := l.container.ID
-	l.undo.Push("remove agent container", containerName(l.name), func(ctx context.Context) error { return l.rt.RemoveContainer(ctx, id) })
-	l.report.result(stepAgent, containerName(l.name))
+	l.undo.Push("remove agent container", name, func(ctx context.Context) error {
+		if l.kept != nil {
+			return l.rt.RemoveContainer(ctx, id)
+		}
+		return removeAgents(ctx, l.rt, l.id, id)
+	})
+	l.report.result(stepAgent, name)
 	return nil
 }
 

@@ -50,7 +50,10 @@ func candidate(base string, i int) string {
 // The names of a bottle's objects. A bottle's name has no dot, so the container
 // of one never has the name of something else's of another.
 
-func containerName(bottle string) string       { return "bottle-" + bottle }
+func containerName(bottle string) string { return "bottle-" + bottle }
+func restartedName(bottle string, generation int) string {
+	return fmt.Sprintf("bottle-%s.restart-%d", bottle, generation)
+}
 func internalNetworkName(bottle string) string { return "bottle-" + bottle + ".internal" }
 func egressNetworkName(bottle string) string   { return "bottle-" + bottle + ".egress" }
 func sidecarName(bottle, role string) string   { return "bottle-" + bottle + "." + role }

@@ -137,7 +137,7 @@ func policyAfter(live LivePolicy, changes []alteration) config.Policy {
 
 // tellAgent replaces the agent's copy of its policy.
 func (b *Bottle) tellAgent(ctx context.Context, c *config.Supervise) error {
-	if err := sharePolicy(ctx, b.rt, b.container, c); err != nil {
+	if err := sharePolicy(ctx, b.rt, b.agent(), c); err != nil {
 		return fmt.Errorf("the policy is in force, but the agent's copy of it is not renewed: %w", err)
 	}
 	return nil

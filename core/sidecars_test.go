@@ -161,7 +161,7 @@ func TestSidecarsAreReadyBeforeTheAgentIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	hop := fw[config.ClientSecret]
-	if len(hop) != 64 || ep[config.FirewallSecret] != hop || fw["TOKEN"] != "token-value-4711" || ep["TOKEN"] != "token-value-4711" || fw["CANARY"] != "canary-value-4711" || ep["CANARY"] != "" {
+	if len(hop) != 64 || ep[config.FirewallSecret] != hop || fw["TOKEN"] != "token-value-4711" || ep["TOKEN"] != "token-value-4711" || fw["CANARY"] != "canary-value-4711" || ep["CANARY"] != fw["CANARY"] {
 		t.Errorf("firewall %d secrets, egress proxy %d", len(fw), len(ep))
 	}
 	state, err := b.Snapshot("bottle-coder")

@@ -72,6 +72,9 @@ func (l *launch) trustEnv() (plain, secret map[string]string) {
 
 // corporate are the operator's further roots.
 func (l *launch) corporate() []ca.File {
+	if l.kept != nil {
+		return l.kept.corporate
+	}
 	if l.plan.Egress == nil {
 		return nil
 	}

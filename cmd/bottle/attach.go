@@ -16,6 +16,8 @@ type attachOptions struct {
 	Env     map[string]string
 	User    string
 	WorkDir string
+	// Stdin is the user's if it is nil.
+	Stdin io.Reader
 	// TTY is whether it gets a terminal; nil means if the user has one.
 	TTY *bool
 }
@@ -26,7 +28,10 @@ func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions
 	tty := f.hasTerminal(opts)
 	exec := core.ExecOptions{
 		Command: opts.Command, Env: opts.Env, User: opts.User, WorkDir: opts.WorkDir,
-		Stdin: f.io.Stdin, Stdout: f.io.Stdout, Stderr: f.io.Stderr, TTY: tty,
+		Stdin: opts.Stdin, Stdout: f.io.Stdout, Stderr: f.io.Stderr, TTY: tty,
+	}
+	if exec.Stdin == nil {
+		exec.Stdin = f.io.Stdin
 	}
 	if tty {
 		exec.Terminal = orElse(os.Getenv("TERM"), "xterm")

@@ -33,6 +33,8 @@ type proposalsOptions struct {
 	// Revision and PolicyRevision are those that were shown; empty: those of now.
 	Revision, PolicyRevision string
 	TakeOver                 bool
+	// Save writes it to the manifest, too.
+	Save bool
 }
 
 func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Command {
@@ -46,7 +48,7 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 			}
 			opts := proposalsOptions{
 				Action: name, Names: c.Args().Slice(), Reason: c.String("reason"), Edit: c.String("edit"),
-				Revision: c.String("revision"), PolicyRevision: c.String("policy-revision"), TakeOver: c.Bool("take-over"),
+				Revision: c.String("revision"), PolicyRevision: c.String("policy-revision"), TakeOver: c.Bool("take-over"), Save: c.Bool("save"),
 			}
 			if name != "list" {
 				opts.Names, opts.ID = opts.Names[:1], c.Args().Get(1)
@@ -76,12 +78,13 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 				Action: action("show", 2, 2),
 			},
 			{
-				Name: "approve", Usage: "bring a proposal into force, until the bottle ends", ArgsUsage: "NAME ID",
+				Name: "approve", Usage: "bring a proposal into force, until the bottle ends or, with --save, for later bottles too", ArgsUsage: "NAME ID",
 				Description: "The exit status is 109 if the proposal or the policy is not as it was shown.\n" +
 					"A token that the bottle does not have yet is taken from your environment.",
 				Flags: append([]cli.Flag{
 					reason,
 					&cli.StringFlag{Name: "edit", Usage: "make the change in `FILE` (- for standard input) instead: JSON, as show --json prints it under proposal.change"},
+					&cli.BoolFlag{Name: "save", Usage: "write it to the manifest as well, from which later bottles are launched; a Dockerfile to the Dockerfile"},
 					&cli.BoolFlag{Name: "take-over", Usage: "go on with what somebody else has begun to approve and not finished"},
 				}, shown...),
 				Action: action("approve", 2, 2),
@@ -113,7 +116,7 @@ func (f *factory) proposals(opts proposalsOptions) error {
 		return err
 	}
 	return f.withBottle(opts.Names[0], func(sig *signals, b *core.Bottle) error {
-		asked := supervise.Of(b, host)
+		asked := supervise.Of(b, host, f.globals.File)
 		view, err := supervise.Show(sig.work, asked, opts.ID)
 		if err != nil {
 			return err
@@ -131,7 +134,11 @@ func (f *factory) proposals(opts proposalsOptions) error {
 			}
 			return err
 		}
-		begun, err := supervise.Approve(sig.work, asked, view, ledger.Approval{By: operatorName(), Reason: opts.Reason, Edited: edited, TakeOver: opts.TakeOver})
+		approval := ledger.Approval{By: operatorName(), Reason: opts.Reason, Edited: edited, TakeOver: opts.TakeOver}
+		if opts.Save {
+			approval.Scope = ledger.ForManifest
+		}
+		begun, err := supervise.Approve(sig.work, asked, view, approval)
 		if err == nil && f.globals.JSON {
 			err = f.io.json(begun.Proposal)
 		}
@@ -208,7 +215,7 @@ func (f *factory) listProposals(names []string) error {
 		b, err := core.OpenMatching(sig.work, rt, name, nil)
 		if err == nil {
 			var l operator.List
-			if l, err = supervise.List(sig.work, supervise.Of(b, host)); err == nil {
+			if l, err = supervise.List(sig.work, supervise.Of(b, host, f.globals.File)); err == nil {
 				lists = append(lists, listed{b.Name, l})
 			}
 		}

@@ -154,7 +154,7 @@ func (f *factory) run(opts runOptions) error {
 // is said in any case.
 func (f *factory) attachAndClose(sig *signals, b *core.Bottle, opts attachOptions) error {
 	w := f.watch(sig.work, b, f.hasTerminal(opts) && f.io.Terminal != nil)
-	ran := f.attach(sig.work, b, opts)
+	ran := f.attachThrough(sig, b, opts)
 	w.end(sig.work)
 	// The teardown has its own time, however long the agent ran.
 	clearing, cancel := sig.clearing()

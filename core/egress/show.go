@@ -53,6 +53,20 @@ func (a yamlAllow) MarshalYAML() (any, error) {
 	return plain(a), nil
 }
 
+// AllowEntry is a rule as an entry of the manifest's egress.allow, to be written as YAML.
+func AllowEntry(r policy.Rule) any { return yamlAllow(r) }
+
+// RouteEntry is a route as an entry of the manifest's egress.routes, to be written as YAML.
+func RouteEntry(r policy.Route) any { return routeEntry(r) }
+
+func routeEntry(r policy.Route) yamlRoute {
+	y := yamlRoute{ID: r.ID, Host: r.Host, Ports: r.Ports, Methods: r.Methods, Paths: r.Paths, PassCredentials: r.PassCredentials}
+	if c := r.Credential; c != nil {
+		y.Credential = &yamlCredential{Token: c.Secret, Kind: string(c.Kind), Header: c.Header, Scheme: c.Scheme, Username: c.Username, Parameter: c.Parameter}
+	}
+	return y
+}
+
 // Section writes what may leave as the manifest's section egress, as New would read it.
 func Section(allowAll bool, allow []policy.Rule, routes []policy.Route) ([]byte, error) {
 	s := yamlSection{Egress: yamlEgress{AllowAll: allowAll}}
@@ -60,11 +74,7 @@ func Section(allowAll bool, allow []policy.Rule, routes []policy.Route) ([]byte,
 		s.Egress.Allow = append(s.Egress.Allow, yamlAllow(r))
 	}
 	for _, r := range routes {
-		y := yamlRoute{ID: r.ID, Host: r.Host, Ports: r.Ports, Methods: r.Methods, Paths: r.Paths, PassCredentials: r.PassCredentials}
-		if c := r.Credential; c != nil {
-			y.Credential = &yamlCredential{Token: c.Secret, Kind: string(c.Kind), Header: c.Header, Scheme: c.Scheme, Username: c.Username, Parameter: c.Parameter}
-		}
-		s.Egress.Routes = append(s.Egress.Routes, y)
+		s.Egress.Routes = append(s.Egress.Routes, routeEntry(r))
 	}
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)

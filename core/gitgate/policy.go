@@ -47,6 +47,17 @@ func KeySecret(repository string) string { return "ssh-key:" + repository }
 // Settings are those of the agent's git, see [Settings].
 func (p *Policy) Settings() []Setting { return p.settings }
 
+// Restore makes the settings of a policy that has been read back.
+func (p *Policy) Restore() error {
+	all := make([]config.GitRepository, len(p.Repositories))
+	for i, r := range p.Repositories {
+		all[i] = config.GitRepository{Name: r.Name, URL: r.URL}
+	}
+	settings, err := Settings(all)
+	p.settings = settings
+	return err
+}
+
 // Tokens returns the names of the host's variables that the gate needs, sorted.
 func (p *Policy) Tokens() []string {
 	var names []string

@@ -9,12 +9,14 @@ import (
 )
 
 // Of is a bottle on an engine. Tokens that it does not have yet are taken from the host's
-// variables.
-func Of(b *core.Bottle, host core.Host) Bottle { return box{b, host} }
+// variables. A manifest is written to in place of the one that the bottle was launched from, if
+// it is not empty.
+func Of(b *core.Bottle, host core.Host, manifest string) Bottle { return box{b, host, manifest} }
 
 type box struct {
 	*core.Bottle
-	host core.Host
+	host     core.Host
+	manifest string
 }
 
 func (b box) BottleName() string { return b.Name }

@@ -28,6 +28,9 @@ type Bottle interface {
 	// Ask runs bottle-sidecar with arguments in the supervise sidecar. A status other than 0
 	// is a [*core.AskError].
 	Ask(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error
+	// Save makes ready to write a change into what the bottle was launched from: nothing is
+	// written until commit is called.
+	Save(ctx context.Context, id string, c change.Change) (commit func() error, err error)
 	// Apply brings what was begun into force, on all other sidecars. What it returns an
 	// error for is not in force.
 	Apply(ctx context.Context, begun ledger.Begun) error
@@ -35,6 +38,9 @@ type Bottle interface {
 
 // ErrStale is of a decision about a policy or a proposal that is not what was shown.
 var ErrStale = errors.New("something has changed since it was shown")
+
+// ErrNotSaved is of an approval that is in force, and could not be written to the manifest.
+var ErrNotSaved = errors.New("it is in force until the bottle ends, but it could not be written to the manifest")
 
 // statusStale is what bottle-sidecar ends with then.
 const statusStale = 5
@@ -65,10 +71,22 @@ func Deny(ctx context.Context, b Bottle, v operator.View, by, reason string) (le
 
 // Approve brings a proposal into force, as it was shown. The members of the approval that
 // bind it to what was shown are set here. If it does not come into force the proposal
-// waits for an answer again.
+// waits for an answer again. With the scope [ledger.ForManifest] the change is written to what
+// the bottle was launched from, once it is in force: [ErrNotSaved] says that this alone failed.
 func Approve(ctx context.Context, b Bottle, v operator.View, a ledger.Approval) (ledger.Begun, error) {
 	a.Revision, a.PolicyRevision = v.Proposal.Revision, v.PolicyRevision
 	id := v.Proposal.ID
+	commit := func() error { return nil }
+	if a.Scope == ledger.ForManifest {
+		c := v.Proposal.Change
+		if a.Edited != nil {
+			c = *a.Edited
+		}
+		var err error
+		if commit, err = b.Save(ctx, id, c); err != nil {
+			return ledger.Begun{}, fmt.Errorf("proposal %s is not approved, since it cannot be written to the manifest: %w", id, err)
+		}
+	}
 	begun, err := ask[ledger.Begun](ctx, b, a, "approve", "--", id)
 	if err != nil {
 		return begun, err
@@ -91,6 +109,9 @@ func Approve(ctx context.Context, b Bottle, v operator.View, a ledger.Approval) 
 		return begun, fmt.Errorf("proposal %s is in force, but the supervise sidecar could not be told: %w", id, err)
 	}
 	begun.Proposal = p
+	if err := commit(); err != nil {
+		return begun, fmt.Errorf("proposal %s: %w: %w", id, ErrNotSaved, err)
+	}
 	return begun, nil
 }
 

@@ -30,6 +30,9 @@ type bottle struct {
 	url     string
 	applied []ledger.Begun
 	fails   error
+
+	unsavable, unsaved error
+	saved              int
 }
 
 func (b *bottle) BottleName() string { return "coder" }
@@ -37,6 +40,13 @@ func (b *bottle) BottleName() string { return "coder" }
 func (b *bottle) Apply(_ context.Context, begun ledger.Begun) error {
 	b.applied = append(b.applied, begun)
 	return b.fails
+}
+
+func (b *bottle) Save(context.Context, string, change.Change) (func() error, error) {
+	if b.unsavable != nil {
+		return nil, b.unsavable
+	}
+	return func() error { b.saved++; return b.unsaved }, nil
 }
 
 func (b *bottle) Ask(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
@@ -137,6 +147,12 @@ func TestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What cannot be written is not approved.
+	b.unsavable = errors.New("the manifest is gone")
+	if _, err := Approve(ctx, b, v, ledger.Approval{By: "op", Scope: ledger.ForManifest}); !errors.Is(err, b.unsavable) || len(b.applied) != 1 {
+		t.Error(err)
+	}
+	b.unsavable = nil
 	// As edited, and to the manifest.
 	narrow := change.Change{Kind: config.ProposeAllow, Allow: &change.Allow{Add: []policy.Rule{{Host: "a.example", Ports: []uint16{443}}}}}
 	if p, err := Preview(ctx, b, "p1", narrow); err != nil || !strings.Contains(p.Effect.Permits[0].Text, "on port 443") {
@@ -145,6 +161,9 @@ func TestAnswers(t *testing.T) {
 	begun, err := Approve(ctx, b, v, ledger.Approval{By: "op", Scope: ledger.ForManifest, Edited: &narrow})
 	if err != nil || begun.Proposal.State != ledger.Approved || begun.Proposal.Decision.Scope != ledger.ForManifest {
 		t.Fatalf("%+v, %v", begun, err)
+	}
+	if b.saved != 1 {
+		t.Errorf("written %d times", b.saved)
 	}
 	if got := b.applied[1].Policy.Allow; len(b.applied) != 2 || len(got) != 1 || got[0].Ports[0] != 443 {
 		t.Errorf("%+v", b.applied)

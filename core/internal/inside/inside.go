@@ -6,6 +6,8 @@
 //     PID 1, and exits with 0 when it is told to end.
 //   - put FILE writes its standard input to FILE, readable by its own user alone;
 //     share FILE writes it for everybody to read, whatever the umask leaves.
+//   - get FILE writes FILE to its standard output, nothing if it is missing or may not be
+//     read.
 //   - env FILE CMD... runs CMD, found through PATH, with FILE's variables added to
 //     its environment and replacing those of the same name. A file that is missing
 //     or may not be read adds nothing. A command that is not there is status 127,
@@ -91,6 +93,9 @@ func Put(file string) []string { return []string{Path, "put", file} }
 // Share is the command that keeps what it reads in a file that every user may read.
 func Share(file string) []string { return []string{Path, "share", file} }
 
+// Get is the command that gives what [Put] has kept in a file: see [DecodeEnv].
+func Get(file string) []string { return []string{Path, "get", file} }
+
 // With is the command that runs a command with the variables of a file.
 func With(file string, command []string) []string {
 	return append([]string{Path, "env", file}, command...)
@@ -115,4 +120,19 @@ func EncodeEnv(env map[string]string) ([]byte, error) {
 		return nil, fmt.Errorf("the variables together are larger than %d MiB", maxEnv>>20)
 	}
 	return b.Bytes(), nil
+}
+
+// MaxEnv bounds what [DecodeEnv] has to be given, in bytes.
+const MaxEnv = maxEnv
+
+// DecodeEnv reads the values of the variables named, as far as they are there. The file is
+// its user's: what it holds beside them, or instead of variables, is left out.
+func DecodeEnv(data []byte, names func(string) bool) map[string]string {
+	env := map[string]string{}
+	for entry := range strings.SplitSeq(string(data), "\x00") {
+		if name, value, ok := strings.Cut(entry, "="); ok && names(name) {
+			env[name] = value
+		}
+	}
+	return env
 }

@@ -168,6 +168,46 @@ func TestWhatIsSharedCanBeReadByAll(t *testing.T) {
 	}
 }
 
+func TestWhatWasPutIsGot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	if status, out, errs := run(t, nil, "", "get", file); status != 0 || out != "" {
+		t.Errorf("of a file that is missing: status %d, %q, %s", status, out, errs)
+	}
+	want := map[string]string{"A": "x\ny=z", "EMPTY": "", "BIG": strings.Repeat("x", 300_000)}
+	encoded, err := EncodeEnv(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := run(t, nil, string(encoded), "put", file); status != 0 {
+		t.Fatalf("put: status %d, %s", status, errs)
+	}
+	status, out, errs := run(t, nil, "", "get", file)
+	if status != 0 {
+		t.Fatalf("get: status %d, %s", status, errs)
+	}
+	got := DecodeEnv([]byte(out), func(name string) bool { return name != "EMPTY" })
+	if len(got) != 2 || got["A"] != want["A"] || got["BIG"] != want["BIG"] {
+		t.Errorf("%d variables", len(got))
+	}
+}
+
+func FuzzDecodeEnv(f *testing.F) {
+	f.Add([]byte("A=1\x00B=2\x00"))
+	f.Add([]byte("=\x00\x00A\x00A=1=2"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		env := DecodeEnv(data, func(name string) bool { return name == "A" || name == "B" })
+		encoded, err := EncodeEnv(env)
+		if err != nil {
+			t.Fatalf("%q: what was read cannot be passed on: %v", data, err)
+		}
+		for name := range DecodeEnv(encoded, func(string) bool { return true }) {
+			if name != "A" && name != "B" {
+				t.Errorf("%q: %q was not asked for", data, name)
+			}
+		}
+	})
+}
+
 func TestPutFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "env")); err != nil {

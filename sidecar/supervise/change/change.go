@@ -221,6 +221,9 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
+// ErrNothing is of a change that changes nothing.
+var ErrNothing = errors.New("nothing would change: the policy has this already")
+
 func failf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
 
 // Apply returns the policy as it would be. New rules without an id get the given one, so
@@ -249,7 +252,7 @@ func (c Change) Apply(p config.Policy, id string) (config.Policy, error) {
 		return p, &Error{err}
 	}
 	if Revision(p) == Revision(q) {
-		return p, failf("nothing would change: the policy has this already")
+		return p, &Error{ErrNothing}
 	}
 	return q, nil
 }

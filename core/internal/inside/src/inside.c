@@ -5,6 +5,7 @@
  *   idle                  does nothing until it is told to end
  *   put FILE              writes standard input to FILE, for its own user alone
  *   share FILE            writes standard input to FILE, for everybody to read
+ *   get FILE              writes FILE to standard output
  *   env FILE CMD ARG...   runs CMD with the variables of FILE
  *   tty FILE CMD ARG...   the same, once the terminal has a size
  *
@@ -63,6 +64,19 @@ static void idle(void)
 
 /* --- put ------------------------------------------------------------------- */
 
+static void write_all(const char *path, long fd, const char *buf, long n)
+{
+	long done = 0;
+	while (done < n) {
+		long w = sys(SYS_write, fd, buf + done, n - done, 0);
+		if (w == -EINTR)
+			continue;
+		if (w <= 0)
+			fail(EXIT_FAILED, path, "it cannot be written");
+		done += w;
+	}
+}
+
 static void put(const char *path, int mode)
 {
 	long n, fd = sys6(SYS_openat, AT_FDCWD, (long)path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode, 0, 0);
@@ -71,19 +85,11 @@ static void put(const char *path, int mode)
 	if (fd < 0)
 		fail(EXIT_FAILED, path, "the file cannot be made");
 	while ((n = sys(SYS_read, 0, buf, 65536, 0)) != 0) {
-		long done = 0;
 		if (n == -EINTR)
 			continue;
 		if (n < 0)
 			fail(EXIT_FAILED, path, "standard input cannot be read");
-		while (done < n) {
-			long w = sys(SYS_write, fd, buf + done, n - done, 0);
-			if (w == -EINTR)
-				continue;
-			if (w <= 0)
-				fail(EXIT_FAILED, path, "the file cannot be written");
-			done += w;
-		}
+		write_all(path, fd, buf, n);
 	}
 	quit(0);
 }
@@ -228,11 +234,16 @@ __attribute__((noreturn, used)) void start(long *stack)
 		put(argv[2], 0600);
 	if (argc == 3 && same(argv[1], "share"))
 		put(argv[2], 0644);
+	if (argc == 3 && same(argv[1], "get")) {
+		char *file = contents(argv[2], &size);
+		write_all(argv[2], 1, file, size);
+		quit(0);
+	}
 	if (argc >= 4 && same(argv[1], "tty"))
 		await_size();
 	if (argc >= 4 && (same(argv[1], "env") || same(argv[1], "tty"))) {
 		char *file = contents(argv[2], &size);
 		run(argv + 3, merged(env, file, size));
 	}
-	fail(EXIT_FAILED, "usage", "idle | put|share FILE | env|tty FILE CMD [ARG...]");
+	fail(EXIT_FAILED, "usage", "idle | put|share|get FILE | env|tty FILE CMD [ARG...]");
 }
