@@ -7,10 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"sync"
 	"time"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/sidecar/audit"
@@ -51,37 +48,31 @@ func (b *Bottle) Audit(ctx context.Context, opts AuditOptions, each func(AuditLi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := auditor{bottle: b, since: opts.Since}
-	var logs []*auditLog
+	var logs []*feed[AuditLine]
 	for _, s := range list {
 		logs = append(logs, a.open(ctx, s.Role, false, 0))
 	}
-	if err := merge(ctx, logs, each); err != nil || !opts.Follow {
+	if err := merge(ctx, logs, auditTime, each); err != nil || !opts.Follow {
 		return err
 	}
 	// What has been seen is not given again.
-	var following []*auditLog
-	for _, l := range logs {
-		following = append(following, a.open(ctx, l.role, true, l.count))
+	var following []*feed[AuditLine]
+	for i, l := range logs {
+		following = append(following, a.open(ctx, list[i].Role, true, l.count))
 	}
 	return together(ctx, following, each)
 }
+
+func auditTime(l AuditLine) time.Time { return l.Time }
 
 type auditor struct {
 	bottle *Bottle
 	since  time.Time
 }
 
-// auditLog is the log of one sidecar, as it is read.
-type auditLog struct {
-	role  string
-	lines chan AuditLine
-	count int   // lines that were read; valid when lines is closed
-	err   error // the same
-}
-
 // open reads a log from its beginning; the first skip lines are left out.
-func (a auditor) open(ctx context.Context, role string, follow bool, skip int) *auditLog {
-	l := &auditLog{role: role, lines: make(chan AuditLine)}
+func (a auditor) open(ctx context.Context, role string, follow bool, skip int) *feed[AuditLine] {
+	l := newFeed[AuditLine]()
 	r, w := io.Pipe()
 	go func() {
 		err := a.bottle.SidecarLogs(ctx, role, runtime.LogOptions{Follow: follow, Since: a.since, Stdout: w})
@@ -90,15 +81,7 @@ func (a auditor) open(ctx context.Context, role string, follow bool, skip int) *
 	go func() {
 		defer close(l.lines)
 		l.err = readLines(r, func(line []byte) error {
-			if l.count++; l.count <= skip {
-				return nil
-			}
-			select {
-			case l.lines <- parseAudit(role, line):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return l.give(ctx, parseAudit(role, line), skip)
 		})
 		_ = r.CloseWithError(l.err) // it never fails
 	}()
@@ -136,77 +119,4 @@ func parseAudit(role string, line []byte) AuditLine {
 		return AuditLine{Role: role, Text: line, Foreign: true}
 	}
 	return a
-}
-
-// merge gives the lines of logs that end, oldest first. A line without a time comes when
-// it is the next of its log.
-func merge(ctx context.Context, logs []*auditLog, each func(AuditLine) error) error {
-	heads := map[*auditLog]AuditLine{}
-	next := func(l *auditLog) error {
-		line, ok := <-l.lines
-		if !ok {
-			delete(heads, l)
-			return l.err
-		}
-		heads[l] = line
-		return nil
-	}
-	for _, l := range logs {
-		if err := next(l); err != nil {
-			return err
-		}
-	}
-	for len(heads) > 0 {
-		var first *auditLog
-		for _, l := range logs {
-			head, ok := heads[l]
-			if ok && (first == nil || head.Time.Before(heads[first].Time)) {
-				first = l
-			}
-		}
-		if err := each(heads[first]); err != nil {
-			return err
-		}
-		if err := next(first); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// together gives the lines of logs as they come, until all have ended.
-func together(ctx context.Context, logs []*auditLog, each func(AuditLine) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var mu sync.Mutex // each is called by one at a time
-	var wg sync.WaitGroup
-	for _, l := range logs {
-		wg.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case line, ok := <-l.lines:
-					if !ok {
-						if l.err != nil && !errdefs.IsNotFound(l.err) { // the bottle has ended
-							cancel(l.err)
-						}
-						return
-					}
-					mu.Lock()
-					err := ctx.Err()
-					if err == nil {
-						err = each(line)
-					}
-					mu.Unlock()
-					if err != nil {
-						cancel(err)
-						return
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }

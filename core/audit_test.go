@@ -10,14 +10,12 @@ import (
 )
 
 // logOf is a log that holds lines and has been read to its end.
-func logOf(role string, lines ...string) *auditLog {
-	l := &auditLog{role: role, lines: make(chan AuditLine)}
+func logOf(role string, lines ...string) *feed[AuditLine] {
+	l := newFeed[AuditLine]()
 	go func() {
 		defer close(l.lines)
 		l.err = readLines(strings.NewReader(strings.Join(lines, "\n")), func(line []byte) error {
-			l.count++
-			l.lines <- parseAudit(role, line)
-			return nil
+			return l.give(context.Background(), parseAudit(role, line), 0)
 		})
 	}()
 	return l
@@ -28,12 +26,12 @@ func line(second int, rule string) string {
 }
 
 func TestAuditLogsAreMergedByTime(t *testing.T) {
-	logs := []*auditLog{
+	logs := []*feed[AuditLine]{
 		logOf("a", line(1, "a1"), line(4, "a4"), "no record", line(5, "a5")),
 		logOf("b", line(2, "b2"), line(3, "b3"), line(6, "b6"), `{"time":"2026-01-01T00:00:07Z"}`),
 	}
 	var got []string
-	if err := merge(t.Context(), logs, func(l AuditLine) error {
+	if err := merge(t.Context(), logs, auditTime, func(l AuditLine) error {
 		if l.Foreign {
 			got = append(got, l.Role+": "+string(l.Text))
 		} else {
@@ -48,27 +46,27 @@ func TestAuditLogsAreMergedByTime(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	stop := errors.New("enough")
-	if err := merge(t.Context(), []*auditLog{logOf("a", line(1, "x"))}, func(AuditLine) error { return stop }); !errors.Is(err, stop) {
+	if err := merge(t.Context(), []*feed[AuditLine]{logOf("a", line(1, "x"))}, auditTime, func(AuditLine) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestAuditLogsAreFollowedTogether(t *testing.T) {
 	count := 0
-	if err := together(t.Context(), []*auditLog{logOf("a", line(1, "x"), line(2, "y")), logOf("b", line(3, "z"))}, func(AuditLine) error {
+	if err := together(t.Context(), []*feed[AuditLine]{logOf("a", line(1, "x"), line(2, "y")), logOf("b", line(3, "z"))}, func(AuditLine) error {
 		count++
 		return nil
 	}); err != nil || count != 3 {
 		t.Errorf("%d lines, %v", count, err)
 	}
 	stop := errors.New("enough")
-	endless := &auditLog{role: "a", lines: make(chan AuditLine)}
-	if err := together(t.Context(), []*auditLog{endless, logOf("b", line(1, "x"))}, func(AuditLine) error { return stop }); !errors.Is(err, stop) {
+	endless := newFeed[AuditLine]()
+	if err := together(t.Context(), []*feed[AuditLine]{endless, logOf("b", line(1, "x"))}, func(AuditLine) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := together(ended, []*auditLog{endless}, func(AuditLine) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := together(ended, []*feed[AuditLine]{endless}, func(AuditLine) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

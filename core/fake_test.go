@@ -30,13 +30,16 @@ type bench struct {
 	host core.Host
 	env  map[string]string
 
+	// says are what the agent's main process writes.
+	says chan string
+
 	mu     sync.Mutex
 	events []core.Event
 }
 
 func newBench(t *testing.T, files map[string]string) *bench {
 	t.Helper()
-	b := &bench{Engine: fake.New(), t: t, dir: t.TempDir(), env: map[string]string{}}
+	b := &bench{Engine: fake.New(), t: t, dir: t.TempDir(), env: map[string]string{}, says: make(chan string)}
 	b.rt = runtime.Checked(b.Engine)
 	b.AddImage("img", runtime.ImageConfig{User: "robot", Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/agent"}}, nil,
 		map[string]string{"/etc/passwd": passwd, "/etc/group": "staff:x:50:\n", "/bin/agent": "", "/home/robot/.keep": ""})
@@ -66,11 +69,16 @@ func (b *bench) write(name, content string) {
 func (b *bench) inside(ctx context.Context, p *fake.Process) int {
 	switch p.Args[1] {
 	case "idle":
-		select {
-		case <-ctx.Done():
-		case <-p.Notify():
+		for {
+			select {
+			case text := <-b.says:
+				_, _ = io.WriteString(p.Stdout, text)
+			case <-ctx.Done():
+				return 0
+			case <-p.Notify():
+				return 0
+			}
 		}
-		return 0
 	case "put", "share":
 		mode := map[string]fs.FileMode{"put": 0o600, "share": 0o644}[p.Args[1]]
 		content, err := io.ReadAll(p.Stdin)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/bottle-run/bottle/core/internal/graph"
+	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/core/session"
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -139,7 +140,22 @@ func Open(ctx context.Context, rt runtime.Runtime, name string, observe Observer
 	if len(names) == 0 {
 		return nil, Errorf(KindNotFound, "there is no bottle %q: none is running", name)
 	}
-	return nil, Errorf(KindNotFound, "there is no bottle %q: there is %s", name, strings.Join(names, ", "))
+	return nil, noBottle(name, names)
+}
+
+// maxNamed is how many bottles are named to who asks for another.
+const maxNamed = 12
+
+// noBottle is the error for a bottle that is not there, where there are others.
+func noBottle(name string, names []string) error {
+	there := strings.Join(names[:min(len(names), maxNamed)], ", ")
+	if more := len(names) - maxNamed; more > 0 {
+		there += fmt.Sprintf(" and %d more", more)
+	}
+	if near := manifest.Nearest(name, names); near != "" {
+		return Errorf(KindNotFound, "there is no bottle %q: did you mean %q? There is %s", name, near, there)
+	}
+	return Errorf(KindNotFound, "there is no bottle %q: there is %s", name, there)
 }
 
 func (b *Bottle) inspect(ctx context.Context) error {

@@ -28,7 +28,7 @@ func MatchName(names []string, text string) (string, error) {
 		return matches[0], nil
 	}
 	slices.Sort(matches)
-	return "", Errorf(KindInput, "%q is the beginning of several bottles' names: %s", text, strings.Join(matches, ", "))
+	return "", Errorf(KindInput, "%q is the beginning of several bottles' names: %s: write more of it", text, strings.Join(matches, ", "))
 }
 
 // OpenMatching is [Open] for a name, or for the beginning of a name that is no other

@@ -33,6 +33,9 @@ func TestABottleIsOpenedByTheBeginningOfItsName(t *testing.T) {
 	if _, err := core.OpenMatching(t.Context(), b.rt, "x", nil); core.KindOf(err) != core.KindNotFound || !strings.Contains(err.Error(), "there is robot, rover") {
 		t.Errorf("got %v", err)
 	}
+	if _, err := core.OpenMatching(t.Context(), b.rt, "robto", nil); err == nil || !strings.Contains(err.Error(), `did you mean "robot"? There is robot, rover`) {
+		t.Errorf("got %v", err)
+	}
 	for text, want := range map[string]string{"rob": "robot", "rover": "rover"} {
 		bottle, err := core.OpenMatching(t.Context(), b.rt, text, nil)
 		must(t, err)

@@ -3,10 +3,8 @@ package core
 import (
 	"bytes"
 	"context"
-	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -74,28 +72,4 @@ func (b *tailBuffer) lines() []string {
 		}
 	}
 	return lines[max(0, len(lines)-maxLastLines):]
-}
-
-// escaped makes a text safe to show, and not too long.
-func escaped(s string) string {
-	var b strings.Builder
-	n := 0
-	for i, r := range s {
-		if n++; n > maxLastLine {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case r == '\t':
-			b.WriteByte(' ')
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
-			b.WriteString(`\x` + strconv.FormatUint(uint64(s[i]), 16))
-		case strconv.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			quoted := strconv.QuoteRuneToASCII(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
-	}
-	return b.String()
 }

@@ -35,6 +35,18 @@ type sidecars struct {
 
 func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 	role := p.Container[strings.LastIndex(p.Container, ".")+1:]
+	if p.Args[1] == "healthcheck" || p.Args[1] == "policy" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if why := s.refuse[role]; why != "" {
+			_, _ = fmt.Fprintln(p.Stderr, why)
+			return 1
+		}
+		if p.Args[1] == "policy" {
+			_, _ = p.Stdout.Write(s.put[role].Config)
+		}
+		return 0
+	}
 	if p.Args[1] != "put" {
 		s.mu.Lock()
 		end := s.end[role]

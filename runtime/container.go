@@ -237,6 +237,10 @@ type LogOptions struct {
 	Tail   int
 	Stdout io.Writer // nil discards
 	Stderr io.Writer // nil discards
+	// Stamp is called before each write to Stdout or Stderr, if it is not nil, with the time
+	// at which the process wrote that. Of a container with a TTY the engine may not know it;
+	// then it is not called.
+	Stamp func(time.Time)
 }
 
 // ExecSpec says what to run in a container.

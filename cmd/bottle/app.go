@@ -62,7 +62,9 @@ func (f *factory) app() *cli.App {
 		OnUsageError:   usageFailed,
 		Flags:          f.flags(),
 		Commands: []*cli.Command{
-			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRestartCommand(f, nil), newRmCommand(f, nil), newPruneCommand(f, nil),
+			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil),
+			newPsCommand(f, nil), newInspectCommand(f, nil), newLogsCommand(f, nil),
+			newStopCommand(f, nil), newRestartCommand(f, nil), newRmCommand(f, nil), newPruneCommand(f, nil),
 			newPolicyCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
 			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),
 		},

@@ -253,6 +253,8 @@ func TestBottlesAreCompletedWithWhatTheyAre(t *testing.T) {
 		"cp one:/x":              ":files\n",
 		"--runtime nosuch rm ":   "",
 		"rm one two ":            "",
+		"logs one f":             "agent\negress-proxy\nfirewall\ngit-gate\nsupervise\n",
+		"logs one agent ":        "egress-proxy\nfirewall\ngit-gate\nsupervise\n",
 		"completion ":            "bash\nfish\nzsh\n",
 		"completion bash ":       "",
 		"nosuch ":                "",

@@ -209,6 +209,12 @@ func (c *completer) arguments(cur string) {
 		}
 	case has("NAME"):
 		c.bottles("")
+	case has("ROLE"):
+		for _, role := range core.LogRoles() {
+			if !slices.Contains(c.positional, role) {
+				c.add(role, "")
+			}
+		}
 	case has("BOTTLE"), has("AGENT"):
 		c.manifestNames(has("AGENT"))
 	case has("DIR"), has("FILE"):

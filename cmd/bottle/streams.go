@@ -23,6 +23,8 @@ type streams struct {
 	Terminal *os.File
 	// Screen reports that standard error is a terminal that can be drawn on.
 	Screen bool
+	// Display reports that standard output is a terminal, Colours that it may be coloured.
+	Display, Colours bool
 }
 
 func systemIO() *streams {
@@ -31,6 +33,8 @@ func systemIO() *streams {
 		s.Terminal = os.Stdin
 	}
 	s.Screen = isTerminal(os.Stderr) && os.Getenv("TERM") != "dumb"
+	s.Display = isTerminal(os.Stdout)
+	s.Colours = s.Display && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
 	return s
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -49,6 +50,11 @@ var logTests = []Test{
 		Name: "logs/since",
 		Doc:  "Since leaves out what is older.",
 		Run:  logsSince,
+	},
+	{
+		Name: "logs/times",
+		Doc:  "Stamp tells when each line was written, before it comes, and the lines stay as they are.",
+		Run:  logsTimes,
 	},
 	{
 		Name: "logs/with-a-terminal", Kernel: true,
@@ -241,6 +247,48 @@ func logsSince(ctx context.Context, e *Env) error {
 		return err
 	}
 	return check(out.String() == "line 2\nline 3\n", "expected the second and third line, got %q", out.String())
+}
+
+func logsTimes(ctx context.Context, e *Env) error {
+	b, err := e.BoxOf(ctx, runtime.ContainerSpec{Command: []string{"lines", "3", "200ms"}})
+	if err != nil {
+		return err
+	}
+	for _, follow := range []bool{true, false} {
+		var times []time.Time
+		var stamp time.Time
+		out := writerFunc(func(p []byte) {
+			if bytes.ContainsRune(p, '\n') {
+				times = append(times, stamp)
+			}
+		})
+		var text bytes.Buffer
+		err := e.Runtime.Logs(ctx, b.ID, runtime.LogOptions{
+			Follow: follow, Stdout: io.MultiWriter(out, &text), Stamp: func(t time.Time) { stamp = t },
+		})
+		if err != nil {
+			return err
+		}
+		if text.String() != numbered(3) {
+			return failed("expected the lines as they were written, got %q", text.String())
+		}
+		if len(times) != 3 {
+			return failed("expected three writes, got %d", len(times))
+		}
+		// The process rests that long between its lines, by whatever clock.
+		if d := times[2].Sub(times[0]); times[0].IsZero() || times[1].Before(times[0]) || d < 350*time.Millisecond {
+			return failed("expected times that are 200 ms apart or more, got %v", times)
+		}
+	}
+	return nil
+}
+
+// writerFunc is a writer that never fails.
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
 }
 
 func logsTTY(ctx context.Context, e *Env) error {

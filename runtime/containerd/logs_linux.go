@@ -313,6 +313,9 @@ func (r *logReader) all(ctx context.Context) error {
 		if to == nil || len(data) == 0 {
 			continue
 		}
+		if r.opts.Stamp != nil {
+			r.opts.Stamp(time.Unix(0, int64(rec.Time)))
+		}
 		if _, err := to.Write(data); err != nil {
 			return fmt.Errorf("write the log: %w", err)
 		}

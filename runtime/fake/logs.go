@@ -92,6 +92,9 @@ func (l *logs) write(ctx context.Context, opts runtime.LogOptions) error {
 			if r.stderr {
 				w = out[1]
 			}
+			if opts.Stamp != nil {
+				opts.Stamp(r.at)
+			}
 			if _, err := w.Write(r.text); err != nil {
 				return err
 			}

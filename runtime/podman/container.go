@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/logstamp"
 )
 
 // inspect describes any container, bottle's or not.
@@ -277,12 +278,17 @@ func (e *engine) Logs(ctx context.Context, name string, opts runtime.LogOptions)
 	if opts.Tail > 0 {
 		query.Set("tail", strconv.Itoa(opts.Tail))
 	}
+	stdout, stderr := opts.Stdout, opts.Stderr
+	if opts.Stamp != nil {
+		query.Set("timestamps", "true")
+		stdout, stderr = logstamp.Writer(stdout, opts.Stamp), logstamp.Writer(stderr, opts.Stamp)
+	}
 	resp, err := e.do(ctx, call{method: http.MethodGet, path: "/containers/" + c.ID + "/logs", query: query})
 	if err != nil {
 		return wrap(ctx, op, name, err)
 	}
 	defer resp.Body.Close()
-	err = demultiplex(resp.Body, opts.Stdout, opts.Stderr)
+	err = demultiplex(resp.Body, stdout, stderr)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	} else if err != nil && !errors.Is(err, errWrite) {

@@ -59,10 +59,10 @@ func demultiplex(r io.Reader, stdout, stderr io.Writer) error {
 	}
 }
 
-// copyExactly copies size bytes with the given buffer.
+// copyExactly copies size bytes with the given buffer: in one write, if they fit.
 func copyExactly(w io.Writer, r io.Reader, size int64, buf []byte) error {
 	for size > 0 {
-		n, err := r.Read(buf[:min(size, int64(len(buf)))])
+		n, err := io.ReadFull(r, buf[:min(size, int64(len(buf)))])
 		if n > 0 {
 			size -= int64(n)
 			if _, werr := w.Write(buf[:n]); werr != nil {

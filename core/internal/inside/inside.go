@@ -15,6 +15,8 @@
 //     so; 125 is a failure of its own.
 //   - tty FILE CMD... does the same once the terminal on its standard input has a
 //     size, or a second has passed: some engines set it a moment too late.
+//   - end SECONDS sends SIGTERM to all processes of its user but the idle one, and waits
+//     that long for them to end. It is status 0 if all have, 1 if some are left.
 //
 // # Why
 //
@@ -30,6 +32,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -105,6 +108,13 @@ func With(file string, command []string) []string {
 func WithTerminal(file string, command []string) []string {
 	return append([]string{Path, "tty", file}, command...)
 }
+
+// End is the command that tells a user's processes to end and gives them some seconds;
+// [StillThere] is its status if they took longer.
+func End(seconds int) []string { return []string{Path, "end", strconv.Itoa(seconds)} }
+
+// StillThere is the status of [End] if processes are left.
+const StillThere = 1
 
 // EncodeEnv writes variables as the program reads them.
 func EncodeEnv(env map[string]string) ([]byte, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/creack/pty"
 
+	"github.com/bottle-run/bottle/internal/needs"
 	"github.com/bottle-run/bottle/internal/nolibc"
 )
 
@@ -222,7 +223,7 @@ func TestPutFollowsNoLink(t *testing.T) {
 }
 
 func TestUnusableArgumentsAreSaid(t *testing.T) {
-	for _, args := range [][]string{nil, {"idle", "x"}, {"put"}, {"share"}, {"env", "x"}, {"nosuch"}} {
+	for _, args := range [][]string{nil, {"idle", "x"}, {"end"}, {"put"}, {"share"}, {"env", "x"}, {"nosuch"}} {
 		if status, _, errs := run(t, nil, "", args...); status != 125 || !strings.Contains(errs, "usage") {
 			t.Errorf("%q: status %d, %q", args, status, errs)
 		}
@@ -245,4 +246,35 @@ func TestAnUnknownArchitectureIsNotImplemented(t *testing.T) {
 
 func TestTheProgramsAreWhatTheSourceGives(t *testing.T) {
 	nolibc.TestRebuild(t, "src/inside.c", "inside")
+}
+
+// TestEndTellsProcessesToEnd runs in a PID namespace of its own: all that it sees is told to
+// end.
+func TestEndTellsProcessesToEnd(t *testing.T) {
+	unshare := needs.Program(t, "unshare", "util-linux")
+	prefix := []string{"--pid", "--fork", "--mount-proc"}
+	if os.Getuid() != 0 {
+		prefix = append(prefix, "--user", "--map-root-user")
+	}
+	if err := exec.Command(unshare, append(slices.Clone(prefix), "true")...).Run(); err != nil {
+		needs.Missing(t, "unshare %q does not work here: %v", prefix, err)
+	}
+	inside := program(t)
+	for name, test := range map[string]struct{ script, want string }{
+		"one that ends":         {`sleep 99 & p=$!; "$1" end 9; echo status $?; wait $p; echo sleep $?`, "status 0\nsleep 143\n"},
+		"one that takes longer": {`sh -c 'trap "" TERM; echo ready >&3; sleep 2' 3>fifo & read x <fifo; "$1" end 0; echo status $?`, "status 1\n"},
+		"one that idles stays":  {`"$1" idle & "$1" end 9; echo status $?; kill -0 $! && echo idles`, "status 0\nidles\n"},
+		"what has ended":        {`sh -c 'sh -c true & exec sleep 99' & sleep 0.3; "$1" end 9; echo status $?`, "status 0\n"},
+		"none":                  {`"$1" end 0; echo status $?`, "status 0\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(unshare, append(slices.Clone(prefix), "bash", "-c", "mkfifo fifo; "+test.script, "bash", inside)...)
+			cmd.Dir = t.TempDir()
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			if err != nil || string(out) != test.want {
+				t.Errorf("got %q, %v, want %q", out, err, test.want)
+			}
+		})
+	}
 }

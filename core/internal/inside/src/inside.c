@@ -8,6 +8,7 @@
  *   get FILE              writes FILE to standard output
  *   env FILE CMD ARG...   runs CMD with the variables of FILE
  *   tty FILE CMD ARG...   the same, once the terminal has a size
+ *   end SECONDS           tells the user's processes to end, and waits for them
  *
  * See inside.go for what each promises, and internal/nolibc for how this file is built.
  */
@@ -222,6 +223,99 @@ static void await_size(void)
 	}
 }
 
+/* --- end ------------------------------------------------------------------- */
+
+/* How often it is looked whether processes have ended, in a second. */
+#define LOOKS 50
+
+/* The first bytes of a file of a process in /proc; what cannot be read is empty. */
+static long peek(const char *pid, const char *name, char *buf, long size)
+{
+	char path[64] = "/proc/";
+	ulong at = 6;
+	long n, fd;
+
+	while (*pid && at < 40)
+		path[at++] = *pid++;
+	while (*name)
+		path[at++] = *name++;
+	path[at] = 0;
+	fd = sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return 0;
+	n = sys(SYS_read, fd, buf, size - 1, 0);
+	sys(SYS_close, fd, 0, 0, 0);
+	if (n < 0)
+		n = 0;
+	buf[n] = 0;
+	return n;
+}
+
+/* Is a process one that shall end? Not what idles, and not what has ended already. */
+static int counts(const char *pid)
+{
+	static const char idles[] = "/idle";
+	char buf[512];
+	long i, n = peek(pid, "/stat", buf, sizeof buf);
+
+	/* The state comes after the name, which may hold anything. */
+	for (i = n - 3; i > 0; i--)
+		if (buf[i] == ')') {
+			if (buf[i + 2] == 'Z' || buf[i + 2] == 'X')
+				return 0;
+			break;
+		}
+	/* Its command line is "…/inside", "idle". */
+	n = peek(pid, "/cmdline", buf, sizeof buf);
+	i = n - (long)sizeof "inside" - (long)sizeof idles + 1;
+	return !(i > 0 && same(buf + i - 1, "/inside") && same(buf + i + (long)sizeof "inside", idles + 1));
+}
+
+/* Sends a signal, if it is none only asks, to all processes of the user but for PID 1,
+ * this one and the one that idles; returns how many there are. */
+static long signal_all(long sig)
+{
+	static char buf[32768];
+	long n, at, count = 0, self = sys(SYS_getpid, 0, 0, 0, 0);
+	long fd = sys(SYS_openat, AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		fail(EXIT_FAILED, "/proc", "it cannot be read");
+	while ((n = sys(SYS_getdents64, fd, buf, sizeof buf, 0)) > 0)
+		for (at = 0; at < n; at += *(unsigned short *)(buf + at + 16)) {
+			const char *name = buf + at + 19, *p;
+			long pid = 0;
+
+			for (p = name; *p >= '0' && *p <= '9' && pid < 100000000; p++)
+				pid = pid * 10 + (*p - '0');
+			if (*p || pid <= 1 || pid == self || !counts(name))
+				continue;
+			if (sys(SYS_kill, pid, sig, 0, 0) == 0)
+				count++;
+		}
+	sys(SYS_close, fd, 0, 0, 0);
+	return count;
+}
+
+static __attribute__((noreturn)) void end(const char *seconds)
+{
+	struct { long sec, nsec; } pause = { 0, 1000000000 / LOOKS };
+	long left = 0;
+
+	for (; *seconds >= '0' && *seconds <= '9' && left < 1000000; seconds++)
+		left = left * 10 + (*seconds - '0');
+	if (*seconds)
+		fail(EXIT_FAILED, "end", "the seconds are no number");
+	if (!signal_all(SIGTERM))
+		quit(0);
+	for (left *= LOOKS; left > 0; left--) {
+		sys(SYS_nanosleep, &pause, 0, 0, 0);
+		if (!signal_all(0))
+			quit(0);
+	}
+	quit(1);
+}
+
 __attribute__((noreturn, used)) void start(long *stack)
 {
 	long argc = stack[0];
@@ -239,11 +333,13 @@ __attribute__((noreturn, used)) void start(long *stack)
 		write_all(argv[2], 1, file, size);
 		quit(0);
 	}
+	if (argc == 3 && same(argv[1], "end"))
+		end(argv[2]);
 	if (argc >= 4 && same(argv[1], "tty"))
 		await_size();
 	if (argc >= 4 && (same(argv[1], "env") || same(argv[1], "tty"))) {
 		char *file = contents(argv[2], &size);
 		run(argv + 3, merged(env, file, size));
 	}
-	fail(EXIT_FAILED, "usage", "idle | put|share|get FILE | env|tty FILE CMD [ARG...]");
+	fail(EXIT_FAILED, "usage", "idle | put|share|get FILE | env|tty FILE CMD [ARG...] | end SECONDS");
 }
