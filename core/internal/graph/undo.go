@@ -44,7 +44,7 @@ func (u *Undo) Run(ctx context.Context, o Observer) error {
 	for _, s := range slices.Backward(items) {
 		o.Begin(s)
 		begun := time.Now()
-		err := Persist(ctx, s.Run)
+		err := Persist(context.WithValue(ctx, stepKey{}, s), s.Run)
 		o.End(s, time.Since(begun), err)
 		if err != nil {
 			failed = append(failed, s)
