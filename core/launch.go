@@ -30,13 +30,12 @@ const (
 	stepClaim  = "create internal network"
 	stepEgress = "create egress network"
 
-	stepCertificates   = "make certificates"
-	stepSidecarImage   = "prepare sidecar image"
-	stepFirewall       = "start firewall"
-	stepEgressProxyRun = "run egress proxy container"
-	stepEgressProxy    = "start egress proxy"
-	stepGitGate        = "start git gate"
-	stepSupervise      = "start supervise"
+	stepCertificates = "make certificates"
+	stepSidecarImage = "prepare sidecar image"
+	stepFirewall     = "start firewall"
+	stepEgressProxy  = "start egress proxy"
+	stepGitGate      = "start git gate"
+	stepSupervise    = "start supervise"
 
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
@@ -160,7 +159,7 @@ type launch struct {
 	pair          *ca.Pair          // by stepCertificates
 	sidecarImages map[string]string // by stepSidecarImage: references by role
 	firewall      runtime.Container // by stepFirewall
-	egressProxy   runtime.Container // by stepEgressProxyRun
+	egressProxy   runtime.Container // by stepEgressProxy
 	gitGate       runtime.Container // by stepGitGate
 	superviseBox  runtime.Container // by stepSupervise
 }
@@ -170,15 +169,19 @@ func (l *launch) steps() []graph.Step {
 	if l.plan.Image.Build != nil {
 		imageName = l.plan.Image.Build.Dockerfile
 	}
-	// The agent is started last, when every sidecar is ready.
-	sidecars, last := l.sidecarSteps()
-	ready := append([]string{stepEngine, stepImage, stepClaim}, last...)
+	sidecars := l.sidecarSteps()
+	// The agent's container idles, and is filled, while the sidecars come up. The agent is
+	// started last of all, when the launch is done and every sidecar is ready.
+	agent := []string{stepEngine, stepImage, stepClaim}
+	if l.egress != nil {
+		agent = append(agent, stepCertificates)
+	}
 	steps := []graph.Step{
 		{Name: stepEngine, Run: l.checkEngine},
 		{Name: stepImage, Object: imageName, Run: l.prepareImage},
 		{Name: stepClaim, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.claim},
 		{Name: stepEgress, Object: l.plan.Name.Base, Needs: []string{stepClaim}, Run: l.createEgress},
-		{Name: stepAgent, Object: l.plan.Agent, Needs: ready, Run: l.runAgent},
+		{Name: stepAgent, Object: l.plan.Agent, Needs: agent, Run: l.runAgent},
 		{Name: stepUser, Object: l.plan.User, Needs: []string{stepAgent}, Run: l.findUser},
 		{Name: stepVariables, Needs: []string{stepUser}, Run: l.passVariables},
 	}
@@ -320,7 +323,7 @@ func (l *launch) createNetwork(ctx context.Context, bottle, name, role string) (
 	if err != nil {
 		return network, err
 	}
-	l.undo.Push("remove "+role+" network", name, func(ctx context.Context) error { return l.rt.RemoveNetwork(ctx, network.ID) })
+	l.undo.PushLast("remove "+role+" network", name, func(ctx context.Context) error { return l.rt.RemoveNetwork(ctx, network.ID) })
 	return network, nil
 }
 
@@ -492,7 +495,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording,
+		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording, launched: l.launchedSidecars(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -29,34 +30,47 @@ type item struct {
 // archive. Directories that are missing are made and belong to the owner;
 // those that exist stay as they are.
 func place(ctx context.Context, rt runtime.Runtime, container string, items []item, owner account) error {
-	p := placer{rt: rt, container: container, exists: map[string]bool{"/": true}}
+	p := placer{rt: rt, container: container}
+	if err := p.look(ctx, items); err != nil {
+		return err
+	}
 	groups := map[string][]item{}
 	for _, it := range items {
-		base, err := p.existing(ctx, path.Dir(it.target))
-		if err != nil {
-			return err
-		}
+		base := p.existing(path.Dir(it.target))
 		groups[base] = append(groups[base], it)
 	}
+	// What is in one group is not below what is in another: the directory that a group goes
+	// to is there already.
+	var sending sync.WaitGroup
+	errs := make(chan error, len(groups))
 	for base, group := range groups {
-		err := p.send(ctx, base, func(w *tar.Writer) error {
-			made := map[string]bool{}
-			for _, it := range group {
-				name := strings.TrimPrefix(strings.TrimPrefix(it.target, base), "/")
-				if err := makeParents(w, name, made, owner); err != nil {
-					return err
-				}
-				if err := it.write(ctx, w, name); err != nil {
-					return err
-				}
-			}
-			return nil
+		sending.Go(func() {
+			errs <- graph.Guard(func() error { return p.sendItems(ctx, base, group, owner) })
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	sending.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+func (p *placer) sendItems(ctx context.Context, base string, group []item, owner account) error {
+	return p.send(ctx, base, func(w *tar.Writer) error {
+		made := map[string]bool{}
+		for _, it := range group {
+			name := strings.TrimPrefix(strings.TrimPrefix(it.target, base), "/")
+			if err := makeParents(w, name, made, owner); err != nil {
+				return err
+			}
+			if err := it.write(ctx, w, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // makeParents adds the directories that lead to a name, each once.
@@ -78,24 +92,44 @@ func makeParents(w *tar.Writer, name string, made map[string]bool, owner account
 type placer struct {
 	rt        runtime.Runtime
 	container string
-	exists    map[string]bool
+	exists    map[string]bool // by look
+}
+
+// look finds out which of the directories that lead to the items exist, all at once.
+func (p *placer) look(ctx context.Context, items []item) error {
+	var dirs []string
+	for _, it := range items {
+		for dir := path.Dir(it.target); dir != "/"; dir = path.Dir(dir) {
+			if !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	errs := make([]error, len(dirs))
+	var looking sync.WaitGroup
+	for i, dir := range dirs {
+		// To copy nothing into a directory tells whether it is there.
+		looking.Go(func() {
+			errs[i] = graph.Guard(func() error { return p.send(ctx, dir, func(*tar.Writer) error { return nil }) })
+		})
+	}
+	looking.Wait()
+	p.exists = map[string]bool{}
+	for i, dir := range dirs {
+		if err := errs[i]; err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		p.exists[dir] = errs[i] == nil
+	}
+	return nil
 }
 
 // existing is the nearest of dir and the directories above it that exists.
-func (p *placer) existing(ctx context.Context, dir string) (string, error) {
-	for !p.exists[dir] {
-		// To copy nothing into a directory tells whether it is there.
-		err := p.send(ctx, dir, func(*tar.Writer) error { return nil })
-		if err != nil && !errdefs.IsNotFound(err) {
-			return "", err
-		}
-		if err == nil {
-			p.exists[dir] = true
-			break
-		}
+func (p *placer) existing(dir string) string {
+	for dir != "/" && !p.exists[dir] {
 		dir = path.Dir(dir)
 	}
-	return dir, nil
+	return dir
 }
 
 // send streams an archive into a directory of the container.

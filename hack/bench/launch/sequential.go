@@ -56,7 +56,7 @@ func (s *sequential) up(_ context.Context, round int) error {
 		[]string{"cp", at("settings.json"), p + ":/home/robot/.settings.json"},
 		[]string{"cp", at("bottle.yaml"), p + ":/home/robot/.bottle/prompt.md"},
 		[]string{"cp", at("skill"), p + ":/home/robot/.bottle/skills/skill"},
-		[]string{"exec", "--user=0", p, "/bin/chmod", "0644", "/tmp/ca.pem"},
+		[]string{"exec", "--user=0", p, "/bin/ls", "-l", "/tmp/ca.pem"},
 		[]string{"cp", at("settings.json"), p + ":/home/robot/.gitconfig"},
 		[]string{"exec", p, "/bin/id"},
 		[]string{"exec", p, "/bin/ls", "/workspace"},
