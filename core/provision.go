@@ -26,43 +26,22 @@ type item struct {
 	write func(ctx context.Context, w *tar.Writer, name string) error
 }
 
-// place puts items into a container, all that share an existing directory in one
-// archive. Directories that are missing are made and belong to the owner;
-// those that exist stay as they are.
+// place puts items into a container, all in one archive: to an engine a copy of anything is
+// more than most of what is copied. Directories that are missing are made and belong to the
+// owner; those that exist stay as they are. An item that is inside of another comes after it.
 func place(ctx context.Context, rt runtime.Runtime, container string, items []item, owner account) error {
+	if len(items) == 0 {
+		return nil
+	}
 	p := placer{rt: rt, container: container}
-	if err := p.look(ctx, items); err != nil {
+	exists, err := p.look(ctx, items)
+	if err != nil {
 		return err
 	}
-	groups := map[string][]item{}
-	for _, it := range items {
-		base := p.existing(path.Dir(it.target))
-		groups[base] = append(groups[base], it)
-	}
-	// What is in one group is not below what is in another: the directory that a group goes
-	// to is there already.
-	var sending sync.WaitGroup
-	errs := make(chan error, len(groups))
-	for base, group := range groups {
-		sending.Go(func() {
-			errs <- graph.Guard(func() error { return p.sendItems(ctx, base, group, owner) })
-		})
-	}
-	sending.Wait()
-	close(errs)
-	var all []error
-	for err := range errs {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
-}
-
-func (p *placer) sendItems(ctx context.Context, base string, group []item, owner account) error {
-	return p.send(ctx, base, func(w *tar.Writer) error {
-		made := map[string]bool{}
-		for _, it := range group {
-			name := strings.TrimPrefix(strings.TrimPrefix(it.target, base), "/")
-			if err := makeParents(w, name, made, owner); err != nil {
+	return p.send(ctx, "/", func(w *tar.Writer) error {
+		for _, it := range items {
+			name := strings.TrimPrefix(it.target, "/")
+			if err := makeParents(w, name, exists, owner); err != nil {
 				return err
 			}
 			if err := it.write(ctx, w, name); err != nil {
@@ -92,11 +71,11 @@ func makeParents(w *tar.Writer, name string, made map[string]bool, owner account
 type placer struct {
 	rt        runtime.Runtime
 	container string
-	exists    map[string]bool // by look
 }
 
-// look finds out which of the directories that lead to the items exist, all at once.
-func (p *placer) look(ctx context.Context, items []item) error {
+// look finds out which of the directories that lead to the items exist, all at once. Their
+// names are as in an archive of the root.
+func (p *placer) look(ctx context.Context, items []item) (exists map[string]bool, err error) {
 	var dirs []string
 	for _, it := range items {
 		for dir := path.Dir(it.target); dir != "/"; dir = path.Dir(dir) {
@@ -108,28 +87,20 @@ func (p *placer) look(ctx context.Context, items []item) error {
 	errs := make([]error, len(dirs))
 	var looking sync.WaitGroup
 	for i, dir := range dirs {
-		// To copy nothing into a directory tells whether it is there.
 		looking.Go(func() {
+			// To copy nothing into a directory tells whether it is there.
 			errs[i] = graph.Guard(func() error { return p.send(ctx, dir, func(*tar.Writer) error { return nil }) })
 		})
 	}
 	looking.Wait()
-	p.exists = map[string]bool{}
+	exists = map[string]bool{}
 	for i, dir := range dirs {
 		if err := errs[i]; err != nil && !errdefs.IsNotFound(err) {
-			return err
+			return nil, err
 		}
-		p.exists[dir] = errs[i] == nil
+		exists[dir[1:]] = errs[i] == nil
 	}
-	return nil
-}
-
-// existing is the nearest of dir and the directories above it that exists.
-func (p *placer) existing(dir string) string {
-	for dir != "/" && !p.exists[dir] {
-		dir = path.Dir(dir)
-	}
-	return dir
+	return exists, nil
 }
 
 // send streams an archive into a directory of the container.
