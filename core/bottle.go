@@ -26,10 +26,11 @@ type Bottle struct {
 	// Command is the agent's.
 	Command []string
 
-	rt     runtime.Runtime
-	launch string
-	user   string // as specified
-	report reporter
+	rt       runtime.Runtime
+	launch   string
+	user     string // as specified
+	report   reporter
+	launched []Sidecar // of a bottle that this process launched
 
 	mu        sync.Mutex
 	container string      // the agent's; another one after a restart

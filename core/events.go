@@ -39,6 +39,8 @@ type Event struct {
 	// Seconds is how long the step took.
 	Seconds float64 `json:"seconds,omitempty"`
 	Error   string  `json:"error,omitempty"`
+	// Needs are the steps that had to be done before, at a step's begin.
+	Needs []string `json:"-"`
 }
 
 // Observer is told about progress. Its calls do not overlap.
@@ -78,7 +80,7 @@ func (r reporter) send(e Event) {
 
 // Begin implements graph.Observer.
 func (r reporter) Begin(s graph.Step) {
-	r.send(Event{State: StateBegin, Step: s.Name, Object: s.Object})
+	r.send(Event{State: StateBegin, Step: s.Name, Object: s.Object, Needs: s.Needs})
 }
 
 // End implements graph.Observer.

@@ -35,6 +35,7 @@ type bench struct {
 
 	mu     sync.Mutex
 	events []core.Event
+	ran    int // commands of the image
 }
 
 func newBench(t *testing.T, files map[string]string) *bench {
@@ -112,6 +113,9 @@ func (b *bench) inside(ctx context.Context, p *fake.Process) int {
 
 // command is the agent's side of an exec: it prints a variable or exits.
 func (b *bench) command(p *fake.Process) int {
+	b.mu.Lock()
+	b.ran++
+	b.mu.Unlock()
 	switch p.Args[0] {
 	case "getenv":
 		_, _ = fmt.Fprint(p.Stdout, p.Getenv(p.Args[1]))

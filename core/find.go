@@ -215,9 +215,8 @@ func RemoveLaunch(ctx context.Context, rt runtime.Runtime, launch string, observ
 func sweep(ctx context.Context, rt runtime.Runtime, launch string, r reporter) error {
 	mine := runtime.Filter{Labels: map[string]string{LabelLaunch: launch}}
 	var errs *multierror.Error
-	var steps []graph.Step
+	var undo graph.Undo
 	err := graph.Persist(ctx, func(ctx context.Context) error {
-		steps = nil
 		networks, err := rt.ListNetworks(ctx, mine)
 		if err != nil {
 			return err
@@ -226,21 +225,16 @@ func sweep(ctx context.Context, rt runtime.Runtime, launch string, r reporter) e
 		if err != nil {
 			return err
 		}
-		// Undone from the end: first the containers, newest first.
 		for _, n := range networks {
-			steps = append(steps, graph.Step{Name: "remove network", Object: n.Name, Run: func(ctx context.Context) error { return rt.RemoveNetwork(ctx, n.ID) }})
+			undo.PushLast("remove network", n.Name, func(ctx context.Context) error { return rt.RemoveNetwork(ctx, n.ID) })
 		}
 		for _, c := range containers {
-			steps = append(steps, graph.Step{Name: "remove container", Object: c.Name, Run: func(ctx context.Context) error { return rt.RemoveContainer(ctx, c.ID) }})
+			undo.Push("remove container", c.Name, func(ctx context.Context) error { return rt.RemoveContainer(ctx, c.ID) })
 		}
 		return nil
 	})
 	if err != nil {
 		errs = multierror.Append(errs, fmt.Errorf("look for what is left: %w", err))
-	}
-	var undo graph.Undo
-	for _, s := range steps {
-		undo.Push(s.Name, s.Object, s.Run)
 	}
 	if err := undo.Run(ctx, r); err != nil {
 		errs = multierror.Append(errs, err)

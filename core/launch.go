@@ -30,18 +30,16 @@ const (
 	stepClaim  = "create internal network"
 	stepEgress = "create egress network"
 
-	stepCertificates   = "make certificates"
-	stepSidecarImage   = "prepare sidecar image"
-	stepFirewall       = "start firewall"
-	stepEgressProxyRun = "run egress proxy container"
-	stepEgressProxy    = "start egress proxy"
-	stepGitGate        = "start git gate"
-	stepSupervise      = "start supervise"
+	stepCertificates = "make certificates"
+	stepSidecarImage = "prepare sidecar image"
+	stepFirewall     = "start firewall"
+	stepEgressProxy  = "start egress proxy"
+	stepGitGate      = "start git gate"
+	stepSupervise    = "start supervise"
 
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
 	stepVariables = "pass variables"
-	stepWorkspace = "copy workspace"
 	stepProvision = "put files in"
 	stepPolicy    = "tell the agent its policy"
 	stepRegister  = "register supervise"
@@ -81,7 +79,7 @@ func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptio
 		return nil, &LaunchError{Err: err}
 	}
 	for next := 0; next < maxCandidates; next++ {
-		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, id: newID(), egress: newWayOut(plan, opts.Secrets), dockerfile: dockerfile}
+		l := &launch{rt: rt, plan: plan, opts: opts, report: r, next: next, named: make(chan struct{}), id: newID(), egress: newWayOut(plan, opts.Secrets), dockerfile: dockerfile}
 		if opts.Recorder != nil {
 			l.recording = newRecording()
 			l.rt = intentFirst{rt, l.recording}
@@ -136,7 +134,8 @@ type launch struct {
 	report reporter
 	undo   graph.Undo
 	id     string
-	next   int // the candidate to try
+	next   int           // the candidate to try
+	named  chan struct{} // closed by stepClaim when name is known
 	// recording is nil without a recorder, and otherwise set by stepRecord.
 	recording *recording
 
@@ -160,7 +159,7 @@ type launch struct {
 	pair          *ca.Pair          // by stepCertificates
 	sidecarImages map[string]string // by stepSidecarImage: references by role
 	firewall      runtime.Container // by stepFirewall
-	egressProxy   runtime.Container // by stepEgressProxyRun
+	egressProxy   runtime.Container // by stepEgressProxy
 	gitGate       runtime.Container // by stepGitGate
 	superviseBox  runtime.Container // by stepSupervise
 }
@@ -170,15 +169,24 @@ func (l *launch) steps() []graph.Step {
 	if l.plan.Image.Build != nil {
 		imageName = l.plan.Image.Build.Dockerfile
 	}
-	// The agent is started last, when every sidecar is ready.
-	sidecars, last := l.sidecarSteps()
-	ready := append([]string{stepEngine, stepImage, stepClaim}, last...)
+	sidecars := l.sidecarSteps()
+	var first []string
+	if l.asksEngine() {
+		// What it cannot do is refused before anything is made.
+		first = []string{stepEngine}
+	}
+	// The agent's container idles, and is filled, while the sidecars come up. The agent is
+	// started last of all, when the launch is done and every sidecar is ready.
+	agent := []string{stepEngine, stepImage, stepClaim}
+	if l.egress != nil {
+		agent = append(agent, stepCertificates)
+	}
 	steps := []graph.Step{
 		{Name: stepEngine, Run: l.checkEngine},
 		{Name: stepImage, Object: imageName, Run: l.prepareImage},
-		{Name: stepClaim, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.claim},
-		{Name: stepEgress, Object: l.plan.Name.Base, Needs: []string{stepClaim}, Run: l.createEgress},
-		{Name: stepAgent, Object: l.plan.Agent, Needs: ready, Run: l.runAgent},
+		{Name: stepClaim, Object: l.plan.Name.Base, Needs: first, Run: l.claim},
+		{Name: stepEgress, Object: l.plan.Name.Base, Needs: first, Run: l.createEgress(candidate(l.plan.Name.Base, l.next))},
+		{Name: stepAgent, Object: l.plan.Agent, Needs: agent, Run: l.runAgent},
 		{Name: stepUser, Object: l.plan.User, Needs: []string{stepAgent}, Run: l.findUser},
 		{Name: stepVariables, Needs: []string{stepUser}, Run: l.passVariables},
 	}
@@ -195,13 +203,8 @@ func (l *launch) steps() []graph.Step {
 		steps = append(steps, graph.Step{Name: stepScan, Object: l.plan.Workspace.Source, Run: l.scan})
 		filled = append(filled, stepScan)
 	}
-	if l.plan.Workspace.Source != "" {
-		steps = append(steps, graph.Step{Name: stepWorkspace, Object: l.plan.Workspace.Source, Needs: filled, Run: l.copyWorkspace})
-		// A file may belong into the workspace.
-		filled = append(slices.Clone(filled), stepWorkspace)
-	}
-	if len(l.plan.Files) > 0 {
-		steps = append(steps, graph.Step{Name: stepProvision, Needs: filled, Run: l.provision})
+	if l.plan.Workspace.Source != "" || len(l.plan.Files) > 0 {
+		steps = append(steps, graph.Step{Name: stepProvision, Object: l.plan.Workspace.Source, Needs: filled, Run: l.provision})
 		filled = append(slices.Clone(filled), stepProvision)
 	}
 	if s := l.plan.Supervise; s != nil {
@@ -215,8 +218,11 @@ func (l *launch) steps() []graph.Step {
 }
 
 // labels are those of an object of this launch.
-func (l *launch) labels(role string) map[string]string {
-	labels := map[string]string{LabelBottle: l.name, LabelAgent: l.plan.Agent, LabelLaunch: l.id, LabelRole: role}
+func (l *launch) labels(role string) map[string]string { return l.labelsOf(l.name, role) }
+
+// labelsOf are labels for when the bottle's name may turn out to be another.
+func (l *launch) labelsOf(name, role string) map[string]string {
+	labels := map[string]string{LabelBottle: name, LabelAgent: l.plan.Agent, LabelLaunch: l.id, LabelRole: role}
 	if owner := ownerLabel(l.opts.Owner); owner != "" {
 		labels[LabelOwner] = owner
 	}
@@ -224,6 +230,12 @@ func (l *launch) labels(role string) map[string]string {
 		labels[LabelDetached] = "true"
 	}
 	return labels
+}
+
+// asksEngine reports whether the plan asks for what an engine may not have.
+func (l *launch) asksEngine() bool {
+	limits := l.plan.Limits
+	return limits.Memory > 0 || limits.PIDs > 0 || limits.CPUs > 0 || l.plan.OCIRuntime != ""
 }
 
 // checkEngine refuses what the engine cannot do before anything is made.
@@ -290,6 +302,7 @@ func (l *launch) claim(ctx context.Context) error {
 		network, err := l.createNetwork(ctx, name, internalNetworkName(name), RoleInternal)
 		if err == nil {
 			l.name, l.network = name, network
+			close(l.named)
 			l.claimed()
 			l.report.result(stepClaim, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
 			return nil
@@ -304,23 +317,43 @@ func (l *launch) claim(ctx context.Context) error {
 	return Errorf(KindName, "every name from %s to %s is taken: name one with --name, or remove bottles", l.plan.Name.Base, candidate(l.plan.Name.Base, maxCandidates-1))
 }
 
-func (l *launch) createEgress(ctx context.Context) error {
-	network, err := l.createNetwork(ctx, l.name, egressNetworkName(l.name), RoleEgress)
-	l.egressNetwork = network
-	if err == nil {
+// createEgress makes the egress network beside the internal one, whose name is the claim:
+// for the name that the bottle will most likely have, and anew if it gets another.
+func (l *launch) createEgress(likely string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		network, err := l.createNetwork(ctx, likely, egressNetworkName(likely), RoleEgress)
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+		select {
+		case <-l.named:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if l.name != likely {
+			if err == nil {
+				err = l.rt.RemoveNetwork(ctx, network.ID)
+			}
+			if err != nil && !errdefs.IsAlreadyExists(err) {
+				return err
+			}
+			network, err = l.createNetwork(ctx, l.name, egressNetworkName(l.name), RoleEgress)
+		}
+		if err != nil {
+			return err
+		}
+		l.egressNetwork = network
 		l.report.result(stepEgress, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
+		return nil
 	}
-	return err
 }
 
 func (l *launch) createNetwork(ctx context.Context, bottle, name, role string) (runtime.Network, error) {
-	labels := l.labels(role)
-	labels[LabelBottle] = bottle
-	network, err := l.rt.CreateNetwork(ctx, runtime.NetworkSpec{Name: name, Internal: role == RoleInternal, Labels: labels})
+	network, err := l.rt.CreateNetwork(ctx, runtime.NetworkSpec{Name: name, Internal: role == RoleInternal, Labels: l.labelsOf(bottle, role)})
 	if err != nil {
 		return network, err
 	}
-	l.undo.Push("remove "+role+" network", name, func(ctx context.Context) error { return l.rt.RemoveNetwork(ctx, network.ID) })
+	l.undo.PushLast("remove "+role+" network", name, func(ctx context.Context) error { return l.rt.RemoveNetwork(ctx, network.ID) })
 	return network, nil
 }
 
@@ -468,20 +501,26 @@ func (l *launch) passVariables(ctx context.Context) error {
 	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
 }
 
-func (l *launch) copyWorkspace(ctx context.Context) error {
-	it := treeItem(l.tree, l.plan.Workspace.Target, l.user)
-	if err := place(ctx, l.rt, l.container.ID, []item{it}, l.user); err != nil {
-		return err
-	}
-	l.report.result(stepWorkspace, fmt.Sprintf("%d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
-	return nil
-}
-
+// provision copies the workspace and the plan's files in.
 func (l *launch) provision(ctx context.Context) error {
-	if err := place(ctx, l.rt, l.container.ID, fileItems(l.plan.Files, l.trees, l.user), l.user); err != nil {
+	files := fileItems(l.plan.Files, l.trees, l.user)
+	var what []string
+	if ws := l.plan.Workspace; ws.Source != "" {
+		tree := treeItem(l.tree, ws.Target, l.user)
+		what = append(what, fmt.Sprintf("workspace of %d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
+		within := func(f item) bool { return strings.HasPrefix(f.target, strings.TrimSuffix(tree.target, "/")+"/") }
+		if slices.ContainsFunc(files, within) {
+			// Which of the directories on its way are the workspace's shows when that is there.
+			if err := place(ctx, l.rt, l.container.ID, []item{tree}, l.user); err != nil {
+				return err
+			}
+		} else {
+			files = append(files, tree)
+		}
+	}
+	if err := place(ctx, l.rt, l.container.ID, files, l.user); err != nil {
 		return err
 	}
-	var what []string
 	for _, f := range l.plan.Files {
 		what = append(what, f.What)
 	}
@@ -492,7 +531,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording,
+		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording, launched: l.launchedSidecars(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -25,38 +26,30 @@ type item struct {
 	write func(ctx context.Context, w *tar.Writer, name string) error
 }
 
-// place puts items into a container, all that share an existing directory in one
-// archive. Directories that are missing are made and belong to the owner;
-// those that exist stay as they are.
+// place puts items into a container, all in one archive: to an engine a copy of anything is
+// more than most of what is copied. Directories that are missing are made and belong to the
+// owner; those that exist stay as they are. An item that is inside of another comes after it.
 func place(ctx context.Context, rt runtime.Runtime, container string, items []item, owner account) error {
-	p := placer{rt: rt, container: container, exists: map[string]bool{"/": true}}
-	groups := map[string][]item{}
-	for _, it := range items {
-		base, err := p.existing(ctx, path.Dir(it.target))
-		if err != nil {
-			return err
-		}
-		groups[base] = append(groups[base], it)
+	if len(items) == 0 {
+		return nil
 	}
-	for base, group := range groups {
-		err := p.send(ctx, base, func(w *tar.Writer) error {
-			made := map[string]bool{}
-			for _, it := range group {
-				name := strings.TrimPrefix(strings.TrimPrefix(it.target, base), "/")
-				if err := makeParents(w, name, made, owner); err != nil {
-					return err
-				}
-				if err := it.write(ctx, w, name); err != nil {
-					return err
-				}
+	p := placer{rt: rt, container: container}
+	exists, err := p.look(ctx, items)
+	if err != nil {
+		return err
+	}
+	return p.send(ctx, "/", func(w *tar.Writer) error {
+		for _, it := range items {
+			name := strings.TrimPrefix(it.target, "/")
+			if err := makeParents(w, name, exists, owner); err != nil {
+				return err
 			}
-			return nil
-		})
-		if err != nil {
-			return err
+			if err := it.write(ctx, w, name); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // makeParents adds the directories that lead to a name, each once.
@@ -78,24 +71,36 @@ func makeParents(w *tar.Writer, name string, made map[string]bool, owner account
 type placer struct {
 	rt        runtime.Runtime
 	container string
-	exists    map[string]bool
 }
 
-// existing is the nearest of dir and the directories above it that exists.
-func (p *placer) existing(ctx context.Context, dir string) (string, error) {
-	for !p.exists[dir] {
-		// To copy nothing into a directory tells whether it is there.
-		err := p.send(ctx, dir, func(*tar.Writer) error { return nil })
-		if err != nil && !errdefs.IsNotFound(err) {
-			return "", err
+// look finds out which of the directories that lead to the items exist, all at once. Their
+// names are as in an archive of the root.
+func (p *placer) look(ctx context.Context, items []item) (exists map[string]bool, err error) {
+	var dirs []string
+	for _, it := range items {
+		for dir := path.Dir(it.target); dir != "/"; dir = path.Dir(dir) {
+			if !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
 		}
-		if err == nil {
-			p.exists[dir] = true
-			break
-		}
-		dir = path.Dir(dir)
 	}
-	return dir, nil
+	errs := make([]error, len(dirs))
+	var looking sync.WaitGroup
+	for i, dir := range dirs {
+		looking.Go(func() {
+			// To copy nothing into a directory tells whether it is there.
+			errs[i] = graph.Guard(func() error { return p.send(ctx, dir, func(*tar.Writer) error { return nil }) })
+		})
+	}
+	looking.Wait()
+	exists = map[string]bool{}
+	for i, dir := range dirs {
+		if err := errs[i]; err != nil && !errdefs.IsNotFound(err) {
+			return nil, err
+		}
+		exists[dir[1:]] = errs[i] == nil
+	}
+	return exists, nil
 }
 
 // send streams an archive into a directory of the container.

@@ -137,9 +137,12 @@ func (d Death) String() string {
 // WatchSidecars tells when a sidecar ends. The channel is closed when all have, or ctx
 // ends; end it before the bottle is closed.
 func (b *Bottle) WatchSidecars(ctx context.Context) (<-chan Death, error) {
-	list, err := b.Sidecars(ctx)
-	if err != nil {
-		return nil, err
+	list := b.launched
+	if list == nil {
+		var err error
+		if list, err = b.Sidecars(ctx); err != nil {
+			return nil, err
+		}
 	}
 	deaths := make(chan Death, len(list))
 	var wg sync.WaitGroup

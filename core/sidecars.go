@@ -32,36 +32,30 @@ const proxyPort = "8888"
 // something that the user should know, or empty.
 type SidecarImage func(arch string) (image *sidecarimage.Image, note string, err error)
 
-// sidecarSteps are those of the plan's sidecars: what the agent's container has to wait
-// for is returned with them.
-func (l *launch) sidecarSteps() (steps []graph.Step, last []string) {
+// sidecarSteps are those of the plan's sidecars. They do not wait for each other: none
+// needs another to become ready, and before the launch is done nobody asks them anything.
+func (l *launch) sidecarSteps() []graph.Step {
 	if len(l.roles()) == 0 {
-		return nil, nil
+		return nil
 	}
-	steps = []graph.Step{{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages}}
+	steps := []graph.Step{{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages}}
 	if l.plan.Git != nil {
 		steps = append(steps, graph.Step{Name: stepGitGate, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim, stepEgress}, Run: l.startGitGate})
-		last = append(last, stepGitGate)
 	}
 	if l.plan.Supervise != nil {
 		steps = append(steps, graph.Step{Name: stepSupervise, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim}, Run: l.startSupervise})
-		last = append(last, stepSupervise)
 	}
 	if l.egress == nil {
-		return steps, last
+		return steps
 	}
 	steps = append(steps,
 		graph.Step{Name: stepCertificates, Run: l.makeCertificates},
 		graph.Step{Name: stepFirewall, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim, stepEgress}, Run: l.startFirewall},
 	)
-	if !l.egress.routes() {
-		return steps, append(last, stepFirewall)
+	if l.egress.routes() {
+		steps = append(steps, graph.Step{Name: stepEgressProxy, Object: l.plan.Agent, Needs: []string{stepCertificates, stepSidecarImage, stepClaim}, Run: l.startEgressProxy})
 	}
-	return append(steps,
-		// It is made beside the firewall, and gets its configuration after it.
-		graph.Step{Name: stepEgressProxyRun, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim}, Run: l.runEgressProxy},
-		graph.Step{Name: stepEgressProxy, Object: l.plan.Agent, Needs: []string{stepEgressProxyRun, stepFirewall}, Run: l.configureEgressProxy},
-	), append(last, stepEgressProxy)
+	return steps
 }
 
 // roles are those of the bottle's sidecars, each after those that it needs.
@@ -242,6 +236,19 @@ func deliver(ctx context.Context, rt runtime.Runtime, container string, doc deli
 
 // lookTime bounds finding out why a sidecar is not ready.
 const lookTime = 5 * time.Second
+
+// launchedSidecars are those that the launch has started.
+func (l *launch) launchedSidecars() []Sidecar {
+	var list []Sidecar
+	for role, c := range map[string]runtime.Container{
+		RoleFirewall: l.firewall, RoleEgressProxy: l.egressProxy, RoleGitGate: l.gitGate, RoleSupervise: l.superviseBox,
+	} {
+		if c.ID != "" {
+			list = append(list, Sidecar{Role: role, Container: c.ID, State: runtime.StateRunning})
+		}
+	}
+	return list
+}
 
 // notReady adds to the reason why a sidecar is not ready how it ended, if it did, and its
 // last words.

@@ -109,14 +109,13 @@ func (l *launch) startFirewall(ctx context.Context) (err error) {
 	})
 }
 
-// runEgressProxy runs the egress proxy, which has no way out but the firewall.
-func (l *launch) runEgressProxy(ctx context.Context) (err error) {
-	l.egressProxy, err = l.runSidecar(ctx, stepEgressProxyRun, l.builtInSpec(RoleEgressProxy, l.network.ID))
-	return err
-}
-
-// configureEgressProxy gives the egress proxy what it needs and waits until it is ready.
-func (l *launch) configureEgressProxy(ctx context.Context) error {
+// startEgressProxy runs the egress proxy, which has no way out but the firewall, gives it
+// what it needs and waits until it is ready.
+func (l *launch) startEgressProxy(ctx context.Context) (err error) {
+	l.egressProxy, err = l.runSidecar(ctx, stepEgressProxy, l.builtInSpec(RoleEgressProxy, l.network.ID))
+	if err != nil {
+		return err
+	}
 	config, err := json.Marshal(l.egress.policy.EgressProxyConfig(l.facts()))
 	if err != nil {
 		return err

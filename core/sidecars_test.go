@@ -31,6 +31,8 @@ type sidecars struct {
 	end    map[string]bool
 	// begun is closed when a role's main process has said its words.
 	begun map[string]chan struct{}
+	// hold keeps those who bring a document until it is closed, if it is not nil.
+	hold chan struct{}
 }
 
 func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
@@ -60,6 +62,9 @@ func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 		return 0
 	}
 	<-s.begun[role]
+	if s.hold != nil {
+		<-s.hold
+	}
 	doc, err := delivery.Decode(p.Stdin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,31 +118,54 @@ func sealedBench(t *testing.T) (*bench, *sidecars) {
 
 func (b *bench) launchSealed(ctx context.Context, text string) (*core.Bottle, error) {
 	b.t.Helper()
+	return b.launchSealedObserved(ctx, text, b.observe)
+}
+
+func (b *bench) launchSealedObserved(ctx context.Context, text string, observe core.Observer) (*core.Bottle, error) {
+	b.t.Helper()
 	p, secrets := b.plan(text, core.Wishes{})
-	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: secrets, Observer: b.observe, SidecarImage: func(arch string) (*sidecarimage.Image, string, error) {
+	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: secrets, Observer: observe, SidecarImage: func(arch string) (*sidecarimage.Image, string, error) {
 		image, err := sidecarimage.New([]byte("program"), nil, arch)
 		return image, "", err
 	}})
 }
 
-func TestSidecarsAreReadyBeforeTheAgentIsThere(t *testing.T) {
+func TestNothingOfTheAgentsRunsBeforeTheSidecarsAreReady(t *testing.T) {
 	b, s := sealedBench(t)
-	bottle, err := b.launchSealed(t.Context(), sealedText)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(s.ready, []string{core.RoleFirewall, core.RoleEgressProxy}) {
-		t.Errorf("ready in the order %q", s.ready)
-	}
-	// The agent is run last of all.
-	var runs []string
-	for _, c := range b.Calls() {
-		if c.Op == "Run" {
-			runs = append(runs, c.Object)
+	s.hold = make(chan struct{})
+	// The agent's container is there and filled while the sidecars come up.
+	filled, once := make(chan struct{}), sync.Once{}
+	observe := func(e core.Event) {
+		if e.Step == "trust certificates" && e.State == core.StateEnd {
+			once.Do(func() { close(filled) })
 		}
 	}
-	if len(runs) != 3 || runs[2] != "bottle-coder" {
-		t.Errorf("run in the order %q", runs)
+	var bottle *core.Bottle
+	launched := make(chan error, 1)
+	go func() {
+		var err error
+		bottle, err = b.launchSealedObserved(t.Context(), sealedText, observe)
+		launched <- err
+	}()
+	<-filled
+	select {
+	case err := <-launched:
+		t.Fatalf("the launch is done, and no sidecar is ready: %v", err)
+	default:
+	}
+	if _, err := b.Snapshot("bottle-coder"); err != nil {
+		t.Error(err)
+	}
+	close(s.hold)
+	if err := <-launched; err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(s.ready)
+	if !slices.Equal(s.ready, []string{core.RoleEgressProxy, core.RoleFirewall}) {
+		t.Errorf("ready: %q", s.ready)
+	}
+	if b.ran != 0 {
+		t.Errorf("%d commands of the image have run", b.ran)
 	}
 	for role, networks := range map[string]int{core.RoleFirewall: 2, core.RoleEgressProxy: 1} {
 		state, err := b.Snapshot("bottle-coder." + role)

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"strings"
 	"sync"
@@ -142,7 +141,7 @@ func (l *launch) installTrust(ctx context.Context) error {
 	for name, content := range files {
 		writes = append(writes, trust.Write{Path: name, Mode: 0o644, Content: content})
 	}
-	return l.putWrites(ctx, store, writes)
+	return l.putWrites(ctx, writes)
 }
 
 // readStore copies the stores of certificates out of a container.
@@ -211,31 +210,12 @@ func share(ctx context.Context, rt runtime.Runtime, container, name string, cont
 }
 
 // putWrites puts files into the container, all in one archive. Directories that are there
-// stay as they are.
-func (l *launch) putWrites(ctx context.Context, store *trust.Store, writes []trust.Write) error {
-	p := placer{rt: l.rt, container: l.container.ID, exists: map[string]bool{"/": true, trustDir: true}}
-	made := map[string]bool{}
-	for _, w := range writes {
-		dir := path.Dir(w.Path)
-		if store.IsDir(dir) {
-			p.exists[dir] = true
-		}
-		dir, err := p.existing(ctx, dir)
-		if err != nil {
-			return err
-		}
-		for ; dir != "/"; dir = path.Dir(dir) {
-			made[dir[1:]] = true
-		}
-	}
+// stay as they are, and those that are missing become root's: none is in the archive.
+func (l *launch) putWrites(ctx context.Context, writes []trust.Write) error {
+	p := placer{rt: l.rt, container: l.container.ID}
 	return p.send(ctx, "/", func(tw *tar.Writer) error {
-		made := maps.Clone(made)
 		for _, w := range writes {
-			name := w.Path[1:]
-			if err := makeParents(tw, name, made, account{}); err != nil {
-				return err
-			}
-			h := header(name, uint32(w.Mode), account{UID: w.UID, GID: w.GID})
+			h := header(w.Path[1:], uint32(w.Mode), account{UID: w.UID, GID: w.GID})
 			h.Size = int64(len(w.Content))
 			if err := tw.WriteHeader(h); err != nil {
 				return err

@@ -59,7 +59,9 @@ type Containers interface {
 
 	// CopyTo extracts a tar stream into the directory dir of the container,
 	// which must exist (NotFound) and be writable: a read-only root or mount is
-	// FailedPrecondition. Owner, mode, times and links are the archive's. Entries
+	// FailedPrecondition. Owner, mode, times and links are the archive's. A directory
+	// on the way to an entry that is neither in the container nor in the archive is made:
+	// root's, with mode 0755. Entries
 	// whose name is absolute or has a ".." element, entries below a symlink of
 	// the same archive, hard links to outside the archive and device nodes are
 	// InvalidArgument. Symbolic links inside the container are resolved inside

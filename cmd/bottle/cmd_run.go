@@ -21,6 +21,9 @@ type runOptions struct {
 	DryRun    bool
 	NoCache   bool
 	TTY       *bool
+	// Trace is a file; Timings are for standard error.
+	Trace   string
+	Timings bool
 }
 
 // newRunCommand describes bottle run. do is called with the options instead of
@@ -40,6 +43,8 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			&cli.BoolFlag{Name: "no-workspace", Usage: "copy no workspace in"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]`; without a value, the host's"},
 			&cli.BoolFlag{Name: "no-cache", Usage: "build the image anew"},
+			&cli.StringFlag{Name: "trace", Usage: "write what was done when, and the engine's calls, to `FILE`, for chrome://tracing and Perfetto"},
+			&cli.BoolFlag{Name: "timings", Usage: "print a summary of that at the end"},
 			ttyFlag, noTTYFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -49,6 +54,7 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			opts := runOptions{
 				Agent: c.Args().First(), Name: c.String("name"), Command: f.command, Env: c.StringSlice("env"),
 				Detach: c.Bool("detach"), DryRun: c.Bool("dry-run"), NoCache: c.Bool("no-cache"), TTY: ttyWish(c),
+				Trace: c.String("trace"), Timings: c.Bool("timings"),
 			}
 			switch {
 			case c.IsSet("workspace") && c.Bool("no-workspace"):
@@ -64,6 +70,8 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			switch {
 			case f.command != nil && len(f.command) == 0:
 				return usageErrorf("there is no command after --")
+			case c.IsSet("trace") && opts.Trace == "":
+				return usageErrorf("--trace needs a file")
 			case opts.Detach && f.command != nil:
 				return usageErrorf("--detach runs no command: run it with bottle exec NAME -- CMD")
 			}
@@ -93,7 +101,17 @@ func ttyWish(c *cli.Context) *bool {
 }
 
 // run is bottle run.
-func (f *factory) run(opts runOptions) error {
+func (f *factory) run(opts runOptions) (err error) {
+	tr, err := f.tracing(opts.Trace, opts.Timings && !opts.DryRun)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if written := tr.write(); err == nil {
+			err = written
+		}
+	}()
+	planned := tr.span("make the plan")
 	host, err := f.host()
 	if err != nil {
 		return err
@@ -108,6 +126,7 @@ func (f *factory) run(opts runOptions) error {
 	if err != nil {
 		return err
 	}
+	planned()
 	if opts.DryRun {
 		if f.globals.JSON {
 			return f.io.json(plan)
@@ -119,13 +138,17 @@ func (f *factory) run(opts runOptions) error {
 		return err
 	}
 	defer rec.end()
+	connected := tr.span("connect to the engine")
 	sig, rt, release, err := f.engine()
+	connected()
 	if err != nil {
 		return err
 	}
 	defer release()
+	rt = tr.runtime(rt)
 	observe, done := f.observer()
 	defer done()
+	observe = tr.observer(observe)
 	clearing, cancel := sig.clearing()
 	defer cancel()
 	b, err := core.Launch(sig.work, rt, plan, rec.options(core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing}, opts.Detach))
@@ -146,15 +169,17 @@ func (f *factory) run(opts runOptions) error {
 		_, err := fmt.Fprintln(f.io.Stdout, b.Name)
 		return err
 	}
-	return f.attachAndClose(sig, b, attachOptions{TTY: opts.TTY})
+	return f.attachAndClose(sig, b, attachOptions{TTY: opts.TTY}, tr)
 }
 
 // attachAndClose runs the agent's command and removes the bottle, whatever came
 // of it. The command's status counts more than what could not be removed, which
 // is said in any case.
-func (f *factory) attachAndClose(sig *signals, b *core.Bottle, opts attachOptions) error {
+func (f *factory) attachAndClose(sig *signals, b *core.Bottle, opts attachOptions, tr *tracing) error {
+	attached := tr.span("run the agent's command")
 	w := f.watch(sig.work, b, f.hasTerminal(opts) && f.io.Terminal != nil)
 	ran := f.attachThrough(sig, b, opts)
+	attached()
 	w.end(sig.work)
 	// The teardown has its own time, however long the agent ran.
 	clearing, cancel := sig.clearing()

@@ -19,7 +19,7 @@ func Ensure(ctx context.Context, rt runtime.Runtime, image *Image) (got runtime.
 	if err == nil || !errdefs.IsNotFound(err) {
 		return got, false, "", err
 	}
-	archive, err := image.archive()
+	archive, err := image.Archive()
 	if err != nil {
 		return got, false, "", err
 	}

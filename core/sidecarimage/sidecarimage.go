@@ -133,8 +133,8 @@ func layer(program, roots []byte) []byte {
 	return b.Bytes()
 }
 
-// archive writes the image as LoadImage reads it.
-func (i *Image) archive() (io.ReadCloser, error) {
+// Archive writes the image as LoadImage reads it.
+func (i *Image) Archive() (io.ReadCloser, error) {
 	tag, err := name.NewTag(i.tag)
 	if err != nil {
 		return nil, fmt.Errorf("assembling the sidecar image: %w", err)

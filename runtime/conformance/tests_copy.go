@@ -48,6 +48,11 @@ var copyTests = []Test{
 		Run:  copyNames,
 	},
 	{
+		Name: "copy/missing-parents",
+		Doc:  "Directories on the way to an entry that are missing are made, root's with mode 0755; those that are there keep owner and mode.",
+		Run:  copyMissingParents,
+	},
+	{
 		Name: "copy/odd-names",
 		Doc:  "Names with spaces, newlines, UTF-8, dashes, and long ones survive in both directions.",
 		Run:  copyOddNames,
@@ -349,6 +354,41 @@ func copyRoundTrip(ctx context.Context, e *Env) error {
 		if !there || g.Mode&0o7777 != want.Mode || g.Uid != want.Uid || g.Gid != want.Gid ||
 			!g.ModTime.Equal(want.ModTime) || !bytes.Equal(g.content, want.content) {
 			return failed("%s after two copies: expected %+v, got %+v", want.Name, want.Header, g.Header)
+		}
+	}
+	return nil
+}
+
+func copyMissingParents(ctx context.Context, e *Env) error {
+	b, err := e.Box(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.copyIn(ctx, "/data", archived{&tar.Header{Typeflag: tar.TypeDir, Name: "mine/", Mode: 0o750, Uid: 7, Gid: 8}, nil}); err != nil {
+		return err
+	}
+	below := func(name string) archived {
+		file := regular(name, 0o640, "x")
+		file.Uid, file.Gid = 7, 8
+		return file
+	}
+	if err := b.copyIn(ctx, "/", below("data/mine/new/deep/file"), below("data/other/file")); err != nil {
+		return err
+	}
+	got, err := b.copied(ctx, "/data")
+	if err != nil {
+		return err
+	}
+	for _, want := range []tar.Header{
+		{Name: "data/mine", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8},
+		{Name: "data/mine/new", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "data/mine/new/deep", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "data/mine/new/deep/file", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 7, Gid: 8},
+		{Name: "data/other", Typeflag: tar.TypeDir, Mode: 0o755},
+	} {
+		g := got[want.Name]
+		if g.Header == nil || g.Typeflag != want.Typeflag || g.Uid != want.Uid || g.Gid != want.Gid || g.Mode&0o7777 != want.Mode {
+			return failed("%s: expected %+v, got %+v", want.Name, want, g.Header)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/safetar"
 )
 
 // CopyTo extracts a tar stream into a directory of a container. The daemon
@@ -34,19 +36,23 @@ func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader
 		_, err = e.cli.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: dir, Content: archive})
 		return fail(ctx, op, name, copyError(err))
 	}
-	return fail(ctx, op, name, copyError(e.copyBelow(ctx, c.ID, dir, archive)))
+	return fail(ctx, op, name, copyError(e.copyBelow(ctx, c.ID, dir, bufio.NewReader(archive), len(c.Mounts) == 0)))
 }
 
 // copyBelow extracts into a directory by way of the root: the daemon refuses
 // relative links that leave the directory that it extracts into, although they
 // stay inside the container.
-func (e *engine) copyBelow(ctx context.Context, id, dir string, archive io.Reader) error {
+func (e *engine) copyBelow(ctx context.Context, id, dir string, archive *bufio.Reader, writable bool) error {
 	stat, err := e.cli.ContainerStatPath(ctx, id, client.ContainerStatPathOptions{Path: dir + "/."})
 	if err != nil {
 		return err
 	}
 	if !stat.Stat.Mode.IsDir() {
 		return runtime.Errorf(errdefs.ErrFailedPrecondition, "%s is not a directory", dir)
+	}
+	if writable && safetar.Empty(archive) {
+		// The daemon would start a program to extract nothing.
+		return nil
 	}
 	r, w := io.Pipe()
 	rewritten := make(chan error, 1)

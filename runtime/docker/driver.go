@@ -82,6 +82,11 @@ type engine struct {
 
 	idLock sync.Mutex
 	id     string // the daemon's own, see daemonID
+
+	// missing is what the daemon's first description of itself said is missing: it takes
+	// time to make, since the daemon starts programs for it.
+	missingLock sync.Mutex
+	missing     map[runtime.Feature]string
 }
 
 var _ runtime.Runtime = (*engine)(nil)

@@ -28,7 +28,7 @@ func (e *engine) Exec(ctx context.Context, name string, spec runtime.ExecSpec) (
 	if c.State != nil && !c.State.Running {
 		return runtime.ExitStatus{}, fail(ctx, op, name, runtime.Errorf(errdefs.ErrFailedPrecondition, "it does not run"))
 	}
-	x := &execution{e: e, container: c.ID, readOnly: c.HostConfig != nil && c.HostConfig.ReadonlyRootfs, spec: spec, token: rand.Text()}
+	x := &execution{e: e, container: c.ID, spec: spec, token: rand.Text()}
 	status, err := x.run(ctx)
 	return status, fail(ctx, op, name, err)
 }
@@ -37,7 +37,6 @@ func (e *engine) Exec(ctx context.Context, name string, spec runtime.ExecSpec) (
 type execution struct {
 	e         *engine
 	container string
-	readOnly  bool
 	spec      runtime.ExecSpec
 	token     string // in its environment, to find it and its descendants by
 	id        string

@@ -19,15 +19,10 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/bottle-run/bottle/runtime"
-	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
-// volumeDir is where a read-only container has the volume that its files and the
-// killer of its execs come from.
+// volumeDir is where a read-only container has the volume that its files come from.
 const volumeDir = "/.bottle-files"
-
-// killerName is the program's name there, and in the root of other containers.
-const killerName = ".bottle-kill"
 
 // fileVolume is an anonymous volume with the files of a read-only container. The
 // daemon refuses to copy into such a container, and offers no other way to put
@@ -92,16 +87,7 @@ func (v *fileVolume) fill(ctx context.Context) error {
 	if err := v.find(ctx); err != nil {
 		return err
 	}
-	files := v.files
-	if killer, err := tinyinit.Binary(goArch(v.e.version.Arch)); err == nil {
-		files = append(files[:len(files):len(files)], runtime.File{Path: "/" + killerName, Mode: 0o755, Content: killer})
-	}
-	return v.e.putFiles(ctx, v.holder, volumeDir, files, func(i int) string {
-		if i == len(v.files) {
-			return killerName
-		}
-		return strconv.Itoa(i)
-	})
+	return v.e.putFiles(ctx, v.holder, volumeDir, v.files, strconv.Itoa)
 }
 
 // mountIn gives the volume and each file of it to a container that is to be made.

@@ -1,18 +1,20 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"path"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
+	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
@@ -62,33 +64,37 @@ func (x *execution) over(ctx context.Context, late bool) (bool, error) {
 	return !res.Running && (started || late), nil
 }
 
-// runKiller puts the killer into the container, unless it is there, and runs it.
+// killerName is the killer's name in the root of the container that it runs in.
+const killerName = ".bottle-kill"
+
+// runKiller runs the killer in the container, or, since nothing can be put into a
+// read-only one, in another beside it that sees its processes.
 func (x *execution) runKiller(ctx context.Context) error {
-	program := path.Join(volumeDir, killerName)
-	if !x.readOnly {
-		program = "/" + killerName
-		binary, err := tinyinit.Binary(goArch(x.e.version.Arch))
-		if err != nil {
-			return err
-		}
-		// Each time anew: the container may have changed it.
-		var archive bytes.Buffer
-		tw := tar.NewWriter(&archive)
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: killerName, Mode: 0o755, Size: int64(len(binary)), ModTime: time.Now()}); err != nil {
-			return err
-		}
-		if _, err := tw.Write(binary); err != nil {
-			return err
-		}
-		if err := tw.Close(); err != nil {
-			return err
-		}
-		if _, err := x.e.cli.CopyToContainer(ctx, x.container, client.CopyToContainerOptions{DestinationPath: "/", Content: &archive}); err != nil {
-			return err
-		}
+	c, err := x.e.cli.ContainerInspect(ctx, x.container, client.ContainerInspectOptions{})
+	if err != nil {
+		return err
+	}
+	if host := c.Container.HostConfig; host != nil && host.ReadonlyRootfs {
+		return x.killFromBeside(ctx, c.Container)
+	}
+	return x.killFromInside(ctx)
+}
+
+// putKiller puts the killer into a container, each time anew: who is in it may have changed it.
+func (e *engine) putKiller(ctx context.Context, id string) error {
+	binary, err := tinyinit.Binary(goArch(e.version.Arch))
+	if err != nil {
+		return err
+	}
+	return e.putFiles(ctx, id, "/", []runtime.File{{Mode: 0o755, Content: binary}}, func(int) string { return killerName })
+}
+
+func (x *execution) killFromInside(ctx context.Context) error {
+	if err := x.e.putKiller(ctx, x.container); err != nil {
+		return err
 	}
 	killer, err := x.e.cli.ExecCreate(ctx, x.container, client.ExecCreateOptions{
-		User: x.spec.User, WorkingDir: "/", Cmd: []string{program, "kill", x.token}, AttachStdout: true, AttachStderr: true,
+		User: x.spec.User, WorkingDir: "/", Cmd: []string{"/" + killerName, "kill", x.token}, AttachStdout: true, AttachStderr: true,
 	})
 	if err != nil {
 		return err
@@ -112,8 +118,52 @@ func (x *execution) runKiller(ctx context.Context) error {
 			}
 			continue
 		case res.ExitCode != 0:
-			return fmt.Errorf("its killer ended with status %d: %q", res.ExitCode, said)
+			return killerStatus(res.ExitCode, said)
 		}
 		return nil
 	}
+}
+
+func killerStatus(code int, said []byte) error {
+	return fmt.Errorf("its killer ended with status %d: %q", code, said)
+}
+
+// killFromBeside runs the killer in a container of the same image with the processes of
+// the read-only one, as the same user and with the same capabilities, and without a network.
+func (x *execution) killFromBeside(ctx context.Context, c container.InspectResponse) (err error) {
+	user := x.spec.User
+	if user == "" {
+		user = c.Config.User
+	}
+	off := false
+	made, err := x.e.cli.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name: strings.TrimPrefix(c.Name, "/") + ".kill." + strings.ToLower(rand.Text()[:8]),
+		Config: &container.Config{
+			Image: c.Image, Entrypoint: []string{"/" + killerName, "kill", x.token}, User: user, WorkingDir: "/", Labels: c.Config.Labels,
+			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		},
+		HostConfig: &container.HostConfig{
+			NetworkMode: network.NetworkNone, PidMode: container.PidMode("container:" + x.container), Init: &off,
+			CapDrop: []string{"ALL"}, CapAdd: c.HostConfig.CapAdd, SecurityOpt: c.HostConfig.SecurityOpt, Runtime: c.HostConfig.Runtime,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := cleanup(ctx)
+		defer cancel()
+		err = errors.Join(err, x.e.forceRemove(ctx, made.ID, true))
+	}()
+	if err := x.e.putKiller(ctx, made.ID); err != nil {
+		return err
+	}
+	if _, err := x.e.cli.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}); err != nil {
+		return err
+	}
+	code, err := x.e.wait(ctx, made.ID, container.WaitConditionNotRunning)
+	if err == nil && code != 0 {
+		err = killerStatus(code, nil)
+	}
+	return err
 }

@@ -32,7 +32,7 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (runtime.C
 	config, host := containerConfig(spec), hostConfig(spec, isolated)
 
 	var volume *fileVolume
-	if spec.ReadOnly {
+	if spec.ReadOnly && len(spec.Files) > 0 {
 		if volume, err = e.fillVolume(ctx, spec); err != nil {
 			return none, err
 		}
@@ -187,7 +187,7 @@ func (e *engine) checkLimits(ctx context.Context, l runtime.Limits) error {
 	if l.Memory == 0 && l.PIDs == 0 && l.CPUs == 0 {
 		return nil
 	}
-	info, err := e.Info(ctx)
+	missing, err := e.lacks(ctx)
 	if err != nil {
 		return err
 	}
@@ -199,11 +199,26 @@ func (e *engine) checkLimits(ctx context.Context, l runtime.Limits) error {
 		{l.PIDs > 0, runtime.FeaturePIDsLimit},
 		{l.CPUs > 0, runtime.FeatureCPULimit},
 	} {
-		if limit.asked && !info.Has(limit.feature) {
-			return runtime.NotImplemented(limit.feature, info.Missing[limit.feature])
+		if why, lacks := missing[limit.feature]; limit.asked && lacks {
+			return runtime.NotImplemented(limit.feature, why)
 		}
 	}
 	return nil
+}
+
+// lacks are the features that the daemon does not have, with the reasons, as it was when it
+// was first asked.
+func (e *engine) lacks(ctx context.Context) (map[runtime.Feature]string, error) {
+	e.missingLock.Lock()
+	defer e.missingLock.Unlock()
+	if e.missing == nil {
+		info, err := e.Info(ctx)
+		if err != nil {
+			return nil, err
+		}
+		e.missing = info.Missing
+	}
+	return e.missing, nil
 }
 
 // started describes a container that was just started. One that removes itself

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -19,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/safetar"
 )
 
 const statHeader = "X-Docker-Container-Path-Stat"
@@ -81,7 +83,11 @@ func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader
 	if err != nil {
 		return wrap(ctx, op, name, err)
 	}
-	source := &errReader{r: archive}
+	buffered := bufio.NewReader(archive)
+	if safetar.Empty(buffered) {
+		return nil // and the directory is there
+	}
+	source := &errReader{r: buffered}
 	err = e.putArchive(ctx, c.ID, dir, source)
 	if source.err != nil {
 		// What the archive's reader says is the reason, and the broken request its

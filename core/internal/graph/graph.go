@@ -24,6 +24,16 @@ type Step struct {
 	Run   func(ctx context.Context) error
 }
 
+// stepKey is the key of a context's step.
+type stepKey struct{}
+
+// Of is the step that a context was given to, if it was given to one: for those who watch
+// what is done with it.
+func Of(ctx context.Context) (Step, bool) {
+	s, ok := ctx.Value(stepKey{}).(Step)
+	return s, ok
+}
+
 // StepError is the error of a step.
 type StepError struct {
 	Step, Object string
@@ -83,7 +93,7 @@ func Run(ctx context.Context, steps []Step, o Observer) error {
 			running++
 			go func() {
 				begun := time.Now()
-				err := guarded(ctx, s.Run)
+				err := guarded(context.WithValue(ctx, stepKey{}, s), s.Run)
 				results <- result{s, time.Since(begun), err}
 			}()
 		}

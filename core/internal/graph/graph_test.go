@@ -99,14 +99,30 @@ func TestImpossibleGraphsAreRefused(t *testing.T) {
 	}
 }
 
-func TestUndosRunNewestFirstAndAllOfThem(t *testing.T) {
+func TestUndosRunSideBySideAndAllOfThem(t *testing.T) {
 	retries = []time.Duration{time.Microsecond, time.Microsecond}
 	var u Undo
-	var order []string
+	var mu sync.Mutex
+	count := map[string]int{}
+	note := func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		count[name]++
+	}
 	fail := true
-	u.Push("first", "", func(context.Context) error { order = append(order, "first"); return nil })
+	u.PushLast("network", "", func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if count["network"]++; count["first"] != 1 || fail && count["second"] != 3 || count["third"] != 2 {
+			t.Errorf("the last ones do not wait for the others: %v", count)
+		}
+		return nil
+	})
+	meet := make(chan struct{})
+	// Each of the two needs the other to run at the same time.
+	u.Push("first", "", func(context.Context) error { note("first"); <-meet; return nil })
 	u.Push("second", "x", func(context.Context) error {
-		order = append(order, "second")
+		note("second")
 		if fail {
 			return errors.New("stuck")
 		}
@@ -114,24 +130,31 @@ func TestUndosRunNewestFirstAndAllOfThem(t *testing.T) {
 	})
 	once := errors.New("once")
 	u.Push("third", "", func(context.Context) error {
-		order = append(order, "third")
+		if note("third"); once == nil {
+			meet <- struct{}{}
+			return nil
+		}
 		err := once
 		once = nil
 		return err
 	})
-	err := u.Run(t.Context(), &recorder{})
+	var r recorder
+	err := u.Run(t.Context(), &r)
 	if err == nil || !strings.Contains(err.Error(), `second "x": stuck`) || strings.Contains(err.Error(), "once") {
 		t.Errorf("got %v", err)
 	}
-	if want := []string{"third", "third", "second", "second", "second", "first"}; !slices.Equal(order, want) {
-		t.Errorf("order %q", order)
+	if count["network"] != 1 {
+		t.Errorf("%v", count)
 	}
-	order, fail = nil, false
-	if err := u.Run(t.Context(), &recorder{}); err != nil || !slices.Equal(order, []string{"second"}) {
-		t.Errorf("the second time: %v, %q", err, order)
+	r.before(t, "end first", "begin network")
+	r.before(t, "end second", "begin network")
+	fail = false
+	clear(count)
+	if err := u.Run(t.Context(), &recorder{}); err != nil || count["second"] != 1 || len(count) != 1 {
+		t.Errorf("the second time: %v, %v", err, count)
 	}
-	if err := u.Run(t.Context(), &recorder{}); err != nil || len(order) != 1 {
-		t.Errorf("the third time: %v, %q", err, order)
+	if err := u.Run(t.Context(), &recorder{}); err != nil || len(count) != 1 {
+		t.Errorf("the third time: %v, %v", err, count)
 	}
 }
 
