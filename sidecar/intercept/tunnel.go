@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/policy"
@@ -27,6 +28,51 @@ type tunnelConn struct {
 	net.Conn
 	tunnel *tunnel
 	head   io.Reader
+
+	mu   sync.Mutex // TLS may have something to say of its own
+	held *[]byte    // what is written while it is held together
+}
+
+// heldSize is what is held together at most: a long buffer, in records.
+const heldSize = longBuffer + 2<<10
+
+var helds = sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }}
+
+// hold has what is written wait for release, so that many records are sent at once.
+func (c *tunnelConn) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = helds.Get().(*[]byte)
+}
+
+// release sends what was held.
+func (c *tunnelConn) release() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.Conn.Write(*c.held)
+	*c.held = (*c.held)[:0]
+	helds.Put(c.held)
+	c.held = nil
+	return err
+}
+
+func (c *tunnelConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		return c.Conn.Write(p)
+	}
+	if len(*c.held)+len(p) > cap(*c.held) {
+		_, err := c.Conn.Write(*c.held)
+		if *c.held = (*c.held)[:0]; err != nil {
+			return 0, err
+		}
+		if len(p) > cap(*c.held) {
+			return c.Conn.Write(p)
+		}
+	}
+	*c.held = append(*c.held, p...)
+	return len(p), nil
 }
 
 func (c *tunnelConn) Read(p []byte) (int, error) {
@@ -134,7 +180,29 @@ func (c *conn) openTLS(tc *tunnelConn) (goesOn bool) {
 		return false
 	}
 	c.speak(conn, t)
+	c.bw.Reset(&recordWriter{tls: conn, below: tc})
 	return true
+}
+
+// recordWriter writes what takes several records with one system call.
+type recordWriter struct {
+	tls   *tls.Conn
+	below *tunnelConn
+}
+
+// maxRecord is the most that a record of TLS holds, in bytes.
+const maxRecord = 16 << 10
+
+func (w *recordWriter) Write(p []byte) (int, error) {
+	if len(p) <= maxRecord {
+		return w.tls.Write(p)
+	}
+	w.below.hold()
+	n, err := w.tls.Write(p)
+	if rerr := w.below.release(); err == nil {
+		err = rerr
+	}
+	return n, err
 }
 
 func isTimeout(err error) bool {
