@@ -309,6 +309,10 @@ func (f *Forwarder) answer(w http.ResponseWriter, rc *http.ResponseController, r
 
 func copyHeader(dst, src http.Header, mask *secrets.Masker) {
 	for name, values := range src {
+		if _, there := dst[name]; mask == nil && !there {
+			dst[name] = values
+			continue
+		}
 		for _, v := range values {
 			dst.Add(name, mask.String(v))
 		}

@@ -277,7 +277,7 @@ func (c *conn) exchange(req *http.Request) (resp *http.Response, nothing bool, e
 			stop()
 		}
 	}()
-	err = req.Write(c.bw)
+	err = writeRequest(c.bw, req)
 	if err == nil {
 		err = c.bw.Flush()
 	}
