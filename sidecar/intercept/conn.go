@@ -52,7 +52,11 @@ func (s *Server) serveConn(raw net.Conn) {
 	taken := c.serve()
 	s.leave(c)
 	c.cancel()
-	if !taken {
+	switch {
+	case taken:
+	case c.broken.Load():
+		raw.Close() // TLS may have lost count of its records, and could only end them wrongly
+	default:
 		c.nc.Close()
 	}
 }

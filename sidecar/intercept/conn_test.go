@@ -222,3 +222,23 @@ func TestWhoGoesAwayIsMissed(t *testing.T) {
 		<-missed
 	}
 }
+
+func TestThatItTookTooLongIsTold(t *testing.T) {
+	dial, _ := serving(t, io.Discard, func(w http.ResponseWriter, _ *Request) {
+		rc := http.NewResponseController(w)
+		past := time.Unix(1, 0)
+		if err := errors.Join(rc.SetReadDeadline(past), rc.SetWriteDeadline(past)); err != nil { // as a watch does
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusGatewayTimeout)
+	})
+	c := dial()
+	fmt.Fprintf(c, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != http.StatusGatewayTimeout {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {
+		t.Errorf("it is followed by %q, %v", rest, err)
+	}
+}

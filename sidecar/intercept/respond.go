@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// telling is how long an answer may take on a connection that is given up.
+const telling = 5 * time.Second
+
 // response is the answer to a request. It is made by the goroutine that serves the
 // connection.
 type response struct {
@@ -79,6 +82,10 @@ func (w *response) WriteHeader(status int) {
 	defer w.mu.Unlock()
 	if w.begun || w.taken {
 		return
+	}
+	if w.c.broken.Load() {
+		// Nothing was being written when it was: that it took too long can still be told.
+		_ = w.c.nc.SetWriteDeadline(time.Now().Add(telling))
 	}
 	w.begun, w.status = true, status
 	h := w.header
