@@ -6,8 +6,7 @@
 package audit
 
 import (
-	"bufio"
-	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -86,6 +85,9 @@ type Log struct {
 // queue is how many records may wait for the writer.
 const queue = 1024
 
+// batch is how much is written at once, in bytes.
+const batch = 16 << 10
+
 // linger is how long the writer rests after it has written: what is recorded meanwhile is
 // written at once, and does not wake it for every line.
 const linger = 2 * time.Millisecond
@@ -99,20 +101,31 @@ func New(w io.Writer, sidecar, agent string) *Log {
 
 func (l *Log) run(w io.Writer) {
 	defer close(l.closed)
-	buf := bufio.NewWriter(w)
-	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false)
+	buf := make([]byte, 0, batch)
 	for r := range l.records {
-		err := enc.Encode(r)
-		if len(l.records) == 0 && err == nil {
-			err = buf.Flush()
-			time.Sleep(linger)
+		line, err := appendLine(buf, &r)
+		if err == nil {
+			buf = line
+		}
+		if len(l.records) == 0 || len(buf) >= batch-maxPath {
+			_, werr := w.Write(buf)
+			err = errors.Join(err, werr)
+			buf = buf[:0]
+			if cap(buf) > 2*batch {
+				buf = make([]byte, 0, batch)
+			}
+			if len(l.records) == 0 && werr == nil {
+				time.Sleep(linger)
+			}
 		}
 		if err != nil && l.err == nil {
 			l.err = err
 		}
 	}
-	if err := buf.Flush(); err != nil && l.err == nil {
+	if len(buf) == 0 {
+		return
+	}
+	if _, err := w.Write(buf); err != nil && l.err == nil {
 		l.err = err
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestRecordsAreLines(t *testing.T) {
@@ -39,6 +41,30 @@ func TestRecordsAreLines(t *testing.T) {
 		t.Errorf("%d lines", n)
 	}
 }
+
+// FuzzLine holds lines against encoding/json.
+func FuzzLine(f *testing.F) {
+	f.Add("a", "/x\"<&\x7f\x00\xff\u2028é", 200, int64(5), 1.25)
+	f.Add("", "", 0, int64(0), 0.0)
+	f.Fuzz(func(t *testing.T, host, path string, status int, n int64, duration float64) {
+		duration = math.Abs(math.Round(duration*1000) / 1000) // as they are made
+		if math.IsNaN(duration) || duration > 1e15 || duration != 0 && duration < 1e-3 {
+			return
+		}
+		r := Record{Time: time.Unix(status64(status), n&0xfffff).UTC(), Host: host, Path: path, Decision: Allow, Rule: host, Status: status, Port: uint16(n), BytesIn: n, Duration: duration}
+		want, err := appendJSON(nil, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := appendLine([]byte("x"), &r)
+		if err != nil || string(got) != "x"+string(want) {
+			t.Fatalf("%s, %v; want %s", got, err, want)
+		}
+	})
+}
+
+// status64 is some second of this era.
+func status64(n int) int64 { return int64(uint32(n)) }
 
 type broken struct{}
 

@@ -117,6 +117,21 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// TestTrailersCarryNoCredentials: what is taken out of the head does not come back behind
+// the body.
+func TestTrailersCarryNoCredentials(t *testing.T) {
+	w := newWorld(t)
+	raw := fmt.Sprintf("POST http://plain.test:%s/ HTTP/1.1\r\nHost: plain.test:%s\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Cookie\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\nCookie: a=b\r\nX-Api-Key: c\r\n\r\n", w.http, w.http)
+	answers, _ := exchange(t, w.dial(w.egress), raw)
+	if len(answers) != 1 || answers[0].StatusCode != http.StatusOK {
+		t.Fatalf("%+v", answers)
+	}
+	got := w.arrived()
+	if len(got) != 1 || got[0].body != "hello" || got[0].trailer.Get("X-Sum") != "1" || len(got[0].trailer) != 1 {
+		t.Errorf("arrived: %+v", got)
+	}
+}
+
 func TestEchoesAreMasked(t *testing.T) {
 	w := newWorld(t)
 	w.handle["/public/echo"] = func(rw http.ResponseWriter, r *http.Request) {

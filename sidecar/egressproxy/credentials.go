@@ -12,10 +12,18 @@ import (
 )
 
 // credentialHeaders are the headers in which services expect credentials.
-var credentialHeaders = []string{
+var credentialHeaders = set(
 	"authorization", "cookie", "x-authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "x-access-token",
 	"private-token", "job-token", "deploy-token", "x-goog-api-key", "x-goog-iam-authorization-token", "x-amz-security-token",
 	"x-github-token", "x-gitlab-token", "x-vault-token", "x-figma-token", "x-auth-key", "x-auth-email", "x-session-token",
+)
+
+func set(names ...string) map[string]bool {
+	m := map[string]bool{}
+	for _, name := range names {
+		m[name] = true
+	}
+	return m
 }
 
 // credentialParameters are the query parameters in which services expect credentials.
@@ -26,17 +34,17 @@ var credentialParameters = []string{
 
 // strip takes out of a request what the agent may have sent as a credential.
 func strip(out *http.Request, c *policy.Credential) {
-	names := credentialHeaders
+	own := "" // the header of the route's own credential
 	parameters := credentialParameters
 	if c != nil && c.Header != "" {
-		names = append(slices.Clone(names), normal(c.Header))
+		own = normal(c.Header)
 	}
 	if c != nil && c.Parameter != "" {
 		parameters = append(slices.Clone(parameters), strings.ToLower(c.Parameter))
 	}
 	for _, h := range []http.Header{out.Header, out.Trailer} {
 		for name := range h {
-			if slices.Contains(names, normal(name)) {
+			if plain := normal(name); plain == own || credentialHeaders[plain] {
 				delete(h, name)
 			}
 		}

@@ -7,9 +7,9 @@
 //     which everything agrees: the CONNECT, the server name of TLS, the request target
 //     and the Host header, in canonical form. Where they do not agree the request is
 //     refused, and nothing is dialled.
-//   - HTTP/1 is parsed strictly before net/http sees it: what two parsers could read
-//     differently (Content-Length beside Transfer-Encoding, bare line feeds, folded
-//     headers, odd chunk sizes) is refused and ends the connection.
+//   - HTTP/1 is parsed strictly, and once: what two parsers could read differently
+//     (Content-Length beside Transfer-Encoding, bare line feeds, folded headers, odd
+//     chunk sizes) is refused and ends the connection. HTTP/2 is net/http's.
 //   - Bodies stream in both directions at once: server-sent events, long polls,
 //     WebSocket, gRPC, trailers, 100-continue. There are limits to how long nothing
 //     moves, none to how long something does.

@@ -179,10 +179,16 @@ func (b *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bufferSize is how much is passed on at a time, in bytes.
-const bufferSize = 32 << 10
+const (
+	bufferSize = 32 << 10 // what is passed on at a time, in bytes
+	longBuffer = 64 << 10 // the same of a body that is known to be long
+	longBody   = 256 << 10
+)
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+var (
+	buffers     = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+	longBuffers = sync.Pool{New: func() any { b := make([]byte, longBuffer); return &b }}
+)
 
 // Forward sends a request and passes on the answer.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *Request, out *http.Request, in Inspection) (res Result) {
@@ -255,8 +261,12 @@ func (f *Forwarder) answer(w http.ResponseWriter, rc *http.ResponseController, r
 		}
 	}
 	src := in.Mask.Reader(resp.Body)
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	pool := &buffers
+	if resp.ContentLength >= longBody {
+		pool = &longBuffers
+	}
+	buf := pool.Get().(*[]byte)
+	defer pool.Put(buf)
 	for {
 		n, err := src.Read(*buf)
 		watch.moved()
@@ -299,6 +309,10 @@ func (f *Forwarder) answer(w http.ResponseWriter, rc *http.ResponseController, r
 
 func copyHeader(dst, src http.Header, mask *secrets.Masker) {
 	for name, values := range src {
+		if _, there := dst[name]; mask == nil && !there {
+			dst[name] = values
+			continue
+		}
 		for _, v := range values {
 			dst.Add(name, mask.String(v))
 		}

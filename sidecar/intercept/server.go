@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/policy"
@@ -66,43 +68,48 @@ type Server struct {
 	Log *slog.Logger
 
 	once    sync.Once
-	outer   *http.Server
-	inner   *http.Server
-	tunnels *handover
+	http2   *http.Server
+	tunnels *handover // to http2
 	slots   chan struct{}
+
+	mu        sync.Mutex
+	conns     map[*conn]struct{}
+	listeners []net.Listener
+	closing   atomic.Bool // set under mu
+	drained   chan struct{}
+	sweeper   *time.Timer
 }
 
 func (s *Server) setUp() {
 	s.tunnels = &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.slots = make(chan struct{}, s.Limits.Connections)
+	s.conns, s.drained = map[*conn]struct{}{}, make(chan struct{})
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
-	errorLog := log.New(panicLog{s.Log}, "", 0)
-	common := func(h http.HandlerFunc) *http.Server {
-		return &http.Server{
-			Handler:           h,
-			ReadHeaderTimeout: s.Limits.HeaderTimeout,
-			IdleTimeout:       s.Limits.IdleTimeout,
-			MaxHeaderBytes:    s.Limits.HeaderBytes + 4<<10, // the strict reader is first
-			ErrorLog:          errorLog,
-			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams:          128,
-				MaxReceiveBufferPerConnection: 1 << 20,
-				MaxReceiveBufferPerStream:     512 << 10,
-				SendPingTimeout:               time.Minute,
-				PingTimeout:                   30 * time.Second,
-				WriteByteTimeout:              s.Limits.IdleTimeout,
-			},
-			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-				return context.WithValue(ctx, connKey{}, c)
-			},
-		}
+	s.http2 = &http.Server{
+		Handler:           http.HandlerFunc(s.serveHTTP2),
+		ReadHeaderTimeout: s.Limits.HeaderTimeout,
+		IdleTimeout:       s.Limits.IdleTimeout,
+		MaxHeaderBytes:    s.Limits.HeaderBytes,
+		ErrorLog:          log.New(panicLog{s.Log}, "", 0),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          128,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxReceiveBufferPerStream:     512 << 10,
+			SendPingTimeout:               time.Minute,
+			PingTimeout:                   30 * time.Second,
+			WriteByteTimeout:              s.Limits.IdleTimeout,
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
 	}
-	s.outer, s.inner = common(s.serveOuter), common(s.serveInner)
+	s.sweeper = time.AfterFunc(time.Hour, s.sweep)
+	s.sweeper.Stop()
 	go func() {
 		// Ends with the handover.
-		_ = s.inner.Serve(s.tunnels)
+		_ = s.http2.Serve(s.tunnels)
 	}()
 }
 
@@ -122,41 +129,109 @@ type connKey struct{}
 // Serve serves a listener until Shutdown.
 func (s *Server) Serve(ln net.Listener) error {
 	s.once.Do(s.setUp)
-	err := s.outer.Serve(&strictListener{Listener: ln, s: s})
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	s.mu.Lock()
+	s.listeners = append(s.listeners, ln)
+	if s.closing.Load() {
+		ln.Close()
 	}
-	return err
+	s.mu.Unlock()
+	for pause := time.Duration(0); ; {
+		s.slots <- struct{}{}
+		c, err := ln.Accept()
+		if err != nil {
+			<-s.slots
+			switch {
+			case s.closing.Load():
+				return nil
+			case errors.Is(err, net.ErrClosed):
+				return err
+			}
+			// Files have run out, say. It may pass.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.Log.Error("accepting a connection", "error", err.Error())
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		if tcp, ok := c.(*net.TCPConn); ok {
+			// Without it a dead peer would hold a slot until something is written.
+			_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 20 * time.Second, Count: 3})
+		}
+		go s.serveConn(&slotConn{Conn: c, release: sync.OnceFunc(func() { <-s.slots })})
+	}
 }
 
 // Shutdown stops accepting, lets requests end until the context does, and cuts the rest.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.once.Do(s.setUp)
+	s.mu.Lock()
+	if !s.closing.Swap(true) && len(s.conns) == 0 {
+		close(s.drained)
+	}
+	for _, ln := range s.listeners {
+		ln.Close()
+	}
+	for c := range s.conns {
+		if !c.busy.Load() {
+			_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	s.mu.Unlock()
 	// The errors are of requests that did not end in time, which Close cuts.
-	_ = s.outer.Shutdown(ctx)
-	_ = s.inner.Shutdown(ctx)
-	_ = s.outer.Close()
-	_ = s.inner.Close()
+	_ = s.http2.Shutdown(ctx)
+	select {
+	case <-s.drained:
+	case <-ctx.Done():
+	}
+	_ = s.http2.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.cancel()
+		c.raw.Close()
+	}
+	s.sweeper.Stop()
 }
 
-// strictListener accepts as many connections as there are slots.
-type strictListener struct {
-	net.Listener
-	s *Server
+// enter takes note of a connection. It reports whether it may be served.
+func (s *Server) enter(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() {
+		return false
+	}
+	if s.conns[c] = struct{}{}; len(s.conns) == 1 {
+		s.sweeper.Reset(sweepInterval)
+	}
+	return true
 }
 
-func (l *strictListener) Accept() (net.Conn, error) {
-	l.s.slots <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.s.slots
-		return nil, err
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.conns, c); len(s.conns) == 0 && s.closing.Load() {
+		close(s.drained)
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		// Without it a dead peer would hold a slot until something is written.
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 20 * time.Second, Count: 3})
+}
+
+// sweepInterval is how long it may take until a client that went away is missed.
+const sweepInterval = 200 * time.Millisecond
+
+// sweep ends the requests whose clients have gone away. To read from every connection
+// while its request is answered would tell sooner, and cost every request two switches
+// between goroutines.
+func (s *Server) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		// Of a client that has sent all that it had to send, the rest is still to be read.
+		if c.busy.Load() && c.whole.Load() && gone(c.raw) {
+			c.cancel()
+		}
 	}
-	return newStrictConn(&slotConn{Conn: c, release: sync.OnceFunc(func() { <-l.s.slots })}, nil, l.s.Limits.HeaderBytes), nil
+	if len(s.conns) > 0 && !s.closing.Load() {
+		s.sweeper.Reset(sweepInterval)
+	}
 }
 
 // slotConn gives its slot back when it is closed.
@@ -168,6 +243,14 @@ type slotConn struct {
 func (c *slotConn) Close() error {
 	c.release()
 	return c.Conn.Close()
+}
+
+// CloseWrite ends what is sent.
+func (c *slotConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }
 
 // handover is a listener for connections that were taken over.
@@ -206,84 +289,71 @@ func request(r *http.Request) *Request {
 	return &Request{Request: r, RawTarget: r.RequestURI, Start: time.Now()}
 }
 
-// serveOuter serves what is said to the proxy itself.
-func (s *Server) serveOuter(w http.ResponseWriter, r *http.Request) {
-	req := request(r)
-	req.ProxyAuthorization = r.Header.Get("Proxy-Authorization")
-	conn, _ := r.Context().Value(connKey{}).(*strictConn)
-	if s.malformed(w, req, conn) {
+// serve serves a request of HTTP/1.
+func (s *Server) serve(w http.ResponseWriter, r *Request, t *tunnel) {
+	if t != nil {
+		s.serveInner(w, r, t)
 		return
 	}
+	s.place(r, nil)
 	switch {
 	case r.Method == http.MethodConnect:
-		s.connect(w, req)
+		s.connect(w, r)
 	case r.RequestURI == "/health" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		s.health(w)
 	default:
 		scheme, authority, target, ok := splitURL(r.RequestURI)
 		if !ok || scheme != "http" {
-			s.refuse(w, req, "not-a-proxy-request", "this is a proxy: send CONNECT, or the whole URL of an http request")
+			s.refuse(w, r, "not-a-proxy-request", "this is a proxy: send CONNECT, or the whole URL of an http request")
 			return
 		}
 		host, port, err := policy.ParseAuthority(authority, 80)
 		if err != nil {
-			s.refuse(w, req, "malformed", err.Error())
+			s.refuse(w, r, "malformed", err.Error())
 			return
 		}
-		req.Scheme, req.Addr, req.Port, req.RawTarget = scheme, host, port, target
-		if d := agree(req, nil); d != nil {
-			s.Handler.Refused(w, req, *d)
+		r.Scheme, r.Addr, r.Port, r.RawTarget = scheme, host, port, target
+		if d := agree(r, nil); d != nil {
+			s.Handler.Refused(w, r, *d)
 			return
 		}
-		s.Handler.Serve(w, req)
+		s.Handler.Serve(w, r)
 	}
 }
 
-// serveInner serves what goes through a tunnel.
-func (s *Server) serveInner(w http.ResponseWriter, r *http.Request) {
-	req := request(r)
-	var t *tunnel
-	var conn *strictConn
-	switch c := r.Context().Value(connKey{}).(type) {
-	case *strictConn:
-		conn, t = c, c.tunnel
-	case interface{ NetConn() net.Conn }:
-		t = c.NetConn().(*tunnelConn).tunnel
-	}
-	req.Scheme, req.Addr, req.Port, req.ProxyAuthorization = t.scheme, t.host, t.port, t.authorization
-	if s.malformed(w, req, conn) {
+// place tells a request what is known of it before it is read: where its connection
+// leads, and as whom.
+func (s *Server) place(r *Request, t *tunnel) {
+	if t == nil {
+		r.ProxyAuthorization = r.Header.Get("Proxy-Authorization")
 		return
 	}
+	r.Scheme, r.Addr, r.Port, r.ProxyAuthorization = t.scheme, t.host, t.port, t.authorization
+}
+
+// serveInner serves what goes through a tunnel.
+func (s *Server) serveInner(w http.ResponseWriter, r *Request, t *tunnel) {
+	s.place(r, t)
 	if t.sni != "" && t.sni != t.host {
-		s.Handler.Refused(w, req, Denial{Status: http.StatusForbidden, Rule: "sni-mismatch",
+		s.Handler.Refused(w, r, Denial{Status: http.StatusForbidden, Rule: "sni-mismatch",
 			Reason: "the CONNECT was to " + t.host + ", but TLS was begun with " + t.sni})
 		return
 	}
 	if r.Method == http.MethodConnect {
-		s.refuse(w, req, "malformed", "a CONNECT inside a tunnel")
+		s.refuse(w, r, "malformed", "a CONNECT inside a tunnel")
 		return
 	}
-	if d := agree(req, t); d != nil {
-		s.Handler.Refused(w, req, *d)
+	if d := agree(r, t); d != nil {
+		s.Handler.Refused(w, r, *d)
 		return
 	}
-	s.Handler.Serve(w, req)
+	s.Handler.Serve(w, r)
 }
 
-// malformed answers a request in whose place the strict reader put another.
-func (s *Server) malformed(w http.ResponseWriter, r *Request, conn *strictConn) bool {
-	if conn == nil {
-		return false
-	}
-	if reason := conn.violation(); reason != "" {
-		s.refuse(w, r, "malformed", reason)
-		return true
-	}
-	if conn.opened.Load() && r.Method != http.MethodConnect && r.Header.Get("Upgrade") == "" {
-		s.refuse(w, r, "malformed", "a request follows one that asked for a tunnel")
-		return true
-	}
-	return false
+// serveHTTP2 serves a request of HTTP/2, which comes through a tunnel.
+func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(connKey{}).(interface{ NetConn() net.Conn })
+	s.serveInner(w, request(r), c.NetConn().(*tunnelConn).tunnel)
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *Request, rule, reason string) {
@@ -292,11 +362,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *Request, rule, reason string) 
 }
 
 func (s *Server) health(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/json")
+	status, text := http.StatusOK, `{"status":"ok"}`+"\n"
 	if err := s.Handler.Health(); err != nil {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `{"status":"not ready"}`+"\n")
-		return
+		status, text = http.StatusServiceUnavailable, `{"status":"not ready"}`+"\n"
 	}
-	_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
 }

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,29 +15,27 @@ import (
 const (
 	maxFields    = 256     // header fields of a request
 	maxChunkLine = 4 << 10 // a chunk's size with its extensions, in bytes
+	readSize     = 4 << 10 // what is read at a time where it is not a body's, in bytes
 )
 
-// strictConn is a connection of which only unambiguous HTTP/1 requests can be read.
+// strictReader reads the requests of one connection, and only unambiguous HTTP/1. It is
+// the one parser of what comes: where a request begins and ends is decided here, and by
+// nobody again.
 //
-// It follows the framing of what passes through it. When that is not as it should be
-// where a request begins, it yields one harmless request instead, and then the end: the
-// handler sees [strictConn.violation] and answers. Within a body, reading fails.
-//
-// After a CONNECT or an upgrade the bytes are the tunnel's and pass as they are; the
-// handler has to take the connection over or close it.
-type strictConn struct {
-	net.Conn
-	tunnel    *tunnel
+// After a CONNECT or an upgrade the bytes are the tunnel's: see [strictReader.tunnel].
+type strictReader struct {
+	src       io.Reader
 	maxHead   int
-	violated  atomic.Pointer[violation]
-	opened    atomic.Bool // passes everything
+	in        []byte // read, not yet judged
+	spare     []byte // what in is in
+	judged    int    // bytes of in that are in order, as far as lines go
 	state     parseState
-	in        []byte // read from the connection, not yet judged
-	out       []byte // judged, not yet read
-	spare     []byte // what out is in
-	remaining int64  // of a body or chunk
-	err       error
-	buf       [4 << 10]byte
+	remaining int64       // of a body or chunk
+	trailer   http.Header // of the request, to be filled in: what it announced
+	violated  *violation  // set once: nothing is read after it
+	partial   func()      // if set, called when the first bytes of a head are there, but not all
+	// whole says that the request was read to its end. Others may look at it.
+	whole *atomic.Bool
 }
 
 type parseState int
@@ -49,257 +48,323 @@ const (
 	inChunkEnd
 	inTrailer
 	inTunnel
-	atEnd
 )
 
+// violation is the error of a client that does not speak HTTP/1 as it should.
 type violation struct{ reason string }
 
-// standIn is what is read instead of a request that violates the rules.
-const standIn = "GET / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n"
+func (v *violation) Error() string { return v.reason }
 
-func newStrictConn(c net.Conn, t *tunnel, maxHead int) *strictConn {
-	return &strictConn{Conn: c, tunnel: t, maxHead: maxHead}
+func violatef(format string, args ...any) error { return &violation{fmt.Sprintf(format, args...)} }
+
+func newStrictReader(src io.Reader, maxHead int, whole *atomic.Bool) *strictReader {
+	return &strictReader{src: src, maxHead: maxHead, whole: whole}
 }
 
-// violation returns why the last request was refused, "" if none was.
-func (c *strictConn) violation() string {
-	if v := c.violated.Load(); v != nil {
-		return v.reason
+// more reads more of the connection. An error comes alone.
+func (r *strictReader) more() error {
+	if len(r.in) == 0 {
+		// What a long head took is not kept, nor is anything moved.
+		if cap(r.spare) != readSize {
+			r.spare = make([]byte, 0, readSize)
+		}
+		r.in = r.spare[:0]
+	} else if len(r.in) == cap(r.in) {
+		grown := make([]byte, len(r.in), 2*len(r.in)+readSize)
+		copy(grown, r.in)
+		r.in, r.spare = grown, grown[:0]
 	}
-	return ""
-}
-
-func (c *strictConn) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	for len(c.out) == 0 {
-		if c.state == inTunnel && len(c.in) == 0 {
-			return c.Conn.Read(p)
+	for range 100 {
+		n, err := r.src.Read(r.in[len(r.in):cap(r.in)])
+		r.in = r.in[:len(r.in)+n]
+		if n > 0 {
+			return nil // if there is an error too, it comes again
 		}
-		if c.state == atEnd {
-			return 0, io.EOF
-		}
-		if c.err != nil && len(c.in) == 0 {
-			return 0, c.err
-		}
-		progress, err := c.parse()
 		if err != nil {
-			return c.refuse(p, err)
+			return err
 		}
-		if progress {
+	}
+	return io.ErrNoProgress
+}
+
+// take takes the first n bytes of what was read.
+func (r *strictReader) take(n int) []byte {
+	b := r.in[:n]
+	r.in, r.judged = r.in[n:], 0
+	return b
+}
+
+// refuse remembers a violation: whatever follows it is of no meaning.
+func (r *strictReader) refuse(err error) error {
+	if v := (*violation)(nil); errors.As(err, &v) && r.violated == nil {
+		r.violated = v
+	}
+	return err
+}
+
+// next reads the head of the next request. The one before has to have been read to its
+// end. What it returns refers to nothing of the reader's but its trailer.
+func (r *strictReader) next() (*head, error) {
+	if r.violated != nil {
+		return nil, r.violated
+	}
+	if r.state != inHead {
+		return nil, errors.New("the request before was not read to its end")
+	}
+	told := r.partial == nil
+	for {
+		// Parsers differ in how many of these they skip.
+		if len(r.in) >= 2 && r.in[0] == '\r' && r.in[1] == '\n' {
+			return nil, r.refuse(&violation{"an empty line stands where a request should begin"})
+		}
+		block, n, err := r.block("head of the request")
+		if err != nil {
+			return nil, r.refuse(err)
+		}
+		if n == 0 {
+			if len(r.in) > 0 && !told {
+				told = true
+				r.partial()
+			}
+			if err := r.more(); err != nil {
+				return nil, err
+			}
 			continue
 		}
-		if c.err != nil {
-			return 0, c.err
+		h, err := readHead(block)
+		if err == nil {
+			err = h.checkHost()
 		}
-		if (c.state == inFixed || c.state == inChunk) && len(c.in) == 0 {
-			return c.readBody(p)
+		if err == nil {
+			err = h.framing()
 		}
-		n, err := c.Conn.Read(c.buf[:])
-		c.in, c.err = append(c.in, c.buf[:n]...), err
-		if n == 0 && err == nil {
-			return 0, nil
+		if err != nil {
+			return nil, r.refuse(err)
 		}
-		var ne net.Error
-		if errors.As(err, &ne) && ne.Timeout() {
-			// net/http sets deadlines in the past to get hold of the connection; what is
-			// read later is still good.
-			c.err = nil
-			if n == 0 {
-				return 0, err
-			}
-		}
+		r.take(n)
+		r.state, r.remaining, r.trailer = h.state, h.length, h.trailer
+		r.whole.Store(r.state == inHead || r.state == inTunnel)
+		return h, nil
 	}
-	n := copy(p, c.out)
-	c.out = c.out[n:]
-	return n, nil
 }
 
-// readBody reads what is certainly of a body straight into p.
-func (c *strictConn) readBody(p []byte) (int, error) {
-	n, err := c.Conn.Read(p[:min(int64(len(p)), c.remaining)])
-	c.advance(n)
-	return n, err
+// block finds the end of a block of lines that ends with an empty one: its length with
+// that is 0 if it is not all there. A bare line feed or carriage return is an error as
+// soon as it is seen.
+func (r *strictReader) block(what string) (string, int, error) {
+	in := r.in
+	for i := r.judged; i < len(in); i++ {
+		if i > r.maxHead+3 {
+			return "", 0, violatef("the %s is longer than %d bytes", what, r.maxHead)
+		}
+		switch in[i] {
+		case '\n':
+			if i == 0 || in[i-1] != '\r' {
+				return "", 0, violatef("the %s holds a bare line feed", what)
+			}
+			if i >= 3 && in[i-2] == '\n' {
+				return string(in[:i-3]), i + 1, nil
+			}
+		case '\r':
+			if i+1 < len(in) && in[i+1] != '\n' {
+				return "", 0, violatef("the %s holds a bare carriage return", what)
+			}
+		case 0:
+			return "", 0, violatef("the %s holds a zero byte", what)
+		}
+	}
+	// The last one may be a carriage return that is still to be seen whole.
+	r.judged = max(0, len(in)-1)
+	return "", 0, nil
+}
+
+// Read reads the body of the request whose head was read last. If the end is at hand it
+// is told with the last bytes: who judges a body judges it before they are passed on.
+func (r *strictReader) Read(p []byte) (n int, err error) {
+	if r.violated != nil {
+		return 0, r.malformedBody()
+	}
+	for {
+		// All that is at hand comes first.
+		for n < len(p) && (r.state == inFixed || r.state == inChunk) && len(r.in) > 0 {
+			m := copy(p[n:min(int64(len(p)), int64(n)+r.remaining)], r.in)
+			r.take(m)
+			r.advance(m)
+			n += m
+		}
+		progress := true
+		for progress && r.state != inFixed && r.state != inChunk && r.state != inHead && r.state != inTunnel {
+			if progress, err = r.between(); err != nil {
+				_ = r.refuse(err)
+				return n, r.malformedBody()
+			}
+		}
+		switch {
+		case r.state == inHead || r.state == inTunnel:
+			return n, io.EOF
+		case n == len(p) || n > 0 && len(r.in) == 0 || n > 0 && !progress:
+			return n, nil
+		case progress && len(r.in) > 0:
+			continue
+		case r.state == inFixed || r.state == inChunk && r.remaining >= readSize && len(p) >= readSize:
+			// Straight into p: nothing of it is judged.
+			n, err = r.src.Read(p[:min(int64(len(p)), r.remaining)])
+			if r.advance(n); r.state == inHead {
+				return n, io.EOF
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, err
+		}
+		if err := r.more(); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, err
+		}
+	}
+}
+
+func (r *strictReader) malformedBody() error {
+	return fmt.Errorf("malformed request body: %w", r.violated)
 }
 
 // advance takes note that bytes of a body, or of a chunk, have passed.
-func (c *strictConn) advance(n int) {
-	if c.remaining -= int64(n); c.remaining > 0 {
+func (r *strictReader) advance(n int) {
+	if r.remaining -= int64(n); r.remaining > 0 {
 		return
 	}
-	if c.state == inFixed {
-		c.state = inHead
+	if r.state == inFixed {
+		r.end()
 	} else {
-		c.state = inChunkEnd
+		r.state = inChunkEnd
 	}
 }
 
-func (c *strictConn) refuse(p []byte, err error) (int, error) {
-	c.violated.CompareAndSwap(nil, &violation{reason: err.Error()})
-	if c.state != inHead {
-		c.state = atEnd
-		return 0, fmt.Errorf("malformed request body: %w", err)
-	}
-	c.state, c.in, c.out = atEnd, nil, []byte(standIn)
-	n := copy(p, c.out)
-	c.out = c.out[n:]
-	return n, nil
+func (r *strictReader) end() {
+	r.state = inHead
+	r.whole.Store(true)
 }
 
-// pass moves the first n bytes of in to out.
-func (c *strictConn) pass(n int) {
-	c.out = append(c.spare[:0], c.in[:n]...) // of which nothing is left to read
-	if c.spare = c.out; cap(c.spare) > len(c.buf) {
-		c.spare = nil // what a long head took is not kept
-	}
-	c.in = c.in[:copy(c.in, c.in[n:])]
-}
-
-// parse judges some of what is at hand. It reports whether something became readable.
-func (c *strictConn) parse() (bool, error) {
-	switch c.state {
-	case inHead:
-		return c.parseHead()
-	case inFixed, inChunk:
-		n := int(min(int64(len(c.in)), c.remaining))
-		if n == 0 {
-			return false, nil
-		}
-		c.advance(n)
-		c.pass(n)
-		return true, nil
+// between judges what stands between chunks, and after them. It reports whether it got
+// any further.
+func (r *strictReader) between() (bool, error) {
+	switch r.state {
 	case inChunkSize:
-		return c.parseChunkSize()
+		return r.chunkSize()
 	case inChunkEnd:
-		if len(c.in) < 2 {
+		if len(r.in) < 2 {
 			return false, nil
 		}
-		if string(c.in[:2]) != "\r\n" {
-			return false, errors.New("a chunk is not followed by a line end")
+		if string(r.take(2)) != "\r\n" {
+			return false, &violation{"a chunk is not followed by a line end"}
 		}
-		c.state = inChunkSize
-		c.pass(2)
-		return true, nil
-	case inTrailer:
-		return c.parseTrailer()
-	case inTunnel:
-		if len(c.in) == 0 {
-			return false, nil
-		}
-		c.pass(len(c.in))
+		r.state = inChunkSize
 		return true, nil
 	}
-	return false, nil
+	return r.readTrailer()
 }
 
-// fields finds the end of a block of lines that ends with an empty one, and splits it.
-// A bare line feed or carriage return is an error as soon as it is seen.
-func (c *strictConn) fields(what string) ([]string, int, error) {
-	end := bytes.Index(c.in, []byte("\r\n\r\n"))
-	if what == "trailer" && bytes.HasPrefix(c.in, []byte("\r\n")) {
-		return nil, 2, nil
+func (r *strictReader) readTrailer() (bool, error) {
+	if len(r.in) >= 2 && r.in[0] == '\r' && r.in[1] == '\n' {
+		r.take(2)
+		r.end()
+		return true, nil
 	}
-	block := c.in
-	if end >= 0 {
-		block = c.in[:end]
-	}
-	if len(block) > c.maxHead {
-		return nil, 0, fmt.Errorf("the %s is longer than %d bytes", what, c.maxHead)
-	}
-	for i, b := range block {
-		switch {
-		case b == '\n' && (i == 0 || block[i-1] != '\r'):
-			return nil, 0, fmt.Errorf("the %s holds a bare line feed", what)
-		case b == '\r' && i+1 < len(block) && block[i+1] != '\n':
-			return nil, 0, fmt.Errorf("the %s holds a bare carriage return", what)
-		case b == 0:
-			return nil, 0, fmt.Errorf("the %s holds a zero byte", what)
-		}
-	}
-	if end < 0 {
-		return nil, 0, nil
-	}
-	lines := strings.Split(string(block), "\r\n")
-	if len(lines) > maxFields {
-		return nil, 0, fmt.Errorf("the %s has more than %d fields", what, maxFields)
-	}
-	return lines, end + 4, nil
-}
-
-// field splits a header line.
-func field(line string) (name, value string, err error) {
-	if line == "" || line[0] == ' ' || line[0] == '\t' {
-		return "", "", errors.New("a header is folded over several lines")
-	}
-	name, value, ok := strings.Cut(line, ":")
-	if !ok || name == "" {
-		return "", "", errors.New("a header has no name")
-	}
-	for i := range len(name) {
-		if !tokenChar(name[i]) {
-			return "", "", errors.New("the name of a header holds a character that it may not hold")
-		}
-	}
-	for i := range len(value) {
-		if b := value[i]; b < ' ' && b != '\t' || b == 0x7f {
-			return "", "", fmt.Errorf("the header %s holds a control character", name)
-		}
-	}
-	return name, strings.Trim(value, " \t"), nil
-}
-
-func (c *strictConn) parseTrailer() (bool, error) {
-	lines, n, err := c.fields("trailer")
+	block, n, err := r.block("trailer")
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, line := range lines {
-		name, _, err := field(line)
+	fields := 0
+	for line := range strings.SplitSeq(block, "\r\n") {
+		if fields++; fields > maxFields {
+			return false, violatef("the trailer has more than %d fields", maxFields)
+		}
+		name, value, err := field(line)
 		if err != nil {
 			return false, err
 		}
 		switch strings.ToLower(name) {
 		case "content-length", "transfer-encoding", "host", "authorization", "trailer", "connection":
-			return false, fmt.Errorf("%s may not be a trailer", name)
+			return false, violatef("%s may not be a trailer", name)
+		}
+		// What was not announced, or was taken out since, nobody waits for.
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if values, announced := r.trailer[name]; announced {
+			r.trailer[name] = append(values, value)
 		}
 	}
-	c.state = inHead
-	c.pass(n)
+	r.take(n)
+	r.end()
 	return true, nil
 }
 
-func (c *strictConn) parseChunkSize() (bool, error) {
-	i := bytes.IndexByte(c.in, '\n')
+func (r *strictReader) chunkSize() (bool, error) {
+	i := bytes.IndexByte(r.in, '\n')
 	if i < 0 {
-		if len(c.in) > maxChunkLine {
-			return false, errors.New("the size of a chunk is too long")
+		if len(r.in) > maxChunkLine {
+			return false, &violation{"the size of a chunk is too long"}
 		}
 		return false, nil
 	}
-	if i == 0 || i > maxChunkLine || c.in[i-1] != '\r' {
-		return false, errors.New("the size of a chunk is not followed by a line end")
+	if i == 0 || i > maxChunkLine || r.in[i-1] != '\r' {
+		return false, &violation{"the size of a chunk is not followed by a line end"}
 	}
-	digits, extension, _ := strings.Cut(string(c.in[:i-1]), ";")
+	digits, extension, _ := strings.Cut(string(r.in[:i-1]), ";")
 	digits = strings.TrimRight(digits, " \t")
 	if digits == "" || len(digits) > 15 || strings.Trim(digits, "0123456789abcdefABCDEF") != "" {
-		return false, errors.New("the size of a chunk is no hexadecimal number")
+		return false, &violation{"the size of a chunk is no hexadecimal number"}
 	}
 	if strings.ContainsFunc(extension, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return false, errors.New("the extension of a chunk holds a control character")
+		return false, &violation{"the extension of a chunk holds a control character"}
 	}
 	size, err := strconv.ParseInt(digits, 16, 64)
 	if err != nil {
-		return false, errors.New("the size of a chunk is no hexadecimal number")
+		return false, &violation{"the size of a chunk is no hexadecimal number"}
 	}
-	c.remaining = size
-	if c.state = inChunk; c.remaining == 0 {
-		c.state = inTrailer
+	r.take(i + 1)
+	r.remaining = size
+	if r.state = inChunk; size == 0 {
+		r.state = inTrailer
 	}
-	c.pass(i + 1)
 	return true, nil
 }
 
-func tokenChar(b byte) bool {
-	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0
+// tunnel returns a reader of what follows a CONNECT or an upgrade, as it is.
+func (r *strictReader) tunnel() io.Reader {
+	if len(r.in) == 0 {
+		return r.src
+	}
+	return io.MultiReader(bytes.NewReader(r.take(len(r.in))), r.src)
 }
+
+// field splits a header line.
+func field(line string) (name, value string, err error) {
+	if line == "" || line[0] == ' ' || line[0] == '\t' {
+		return "", "", &violation{"a header is folded over several lines"}
+	}
+	name, value, ok := strings.Cut(line, ":")
+	if !ok || name == "" {
+		return "", "", &violation{"a header has no name"}
+	}
+	for i := range len(name) {
+		if !tokens[name[i]] {
+			return "", "", &violation{"the name of a header holds a character that it may not hold"}
+		}
+	}
+	for i := range len(value) {
+		if b := value[i]; b < ' ' && b != '\t' || b == 0x7f {
+			return "", "", violatef("the header %s holds a control character", name)
+		}
+	}
+	return name, strings.Trim(value, " \t"), nil
+}
+
+// tokens are the characters of methods and of names of headers.
+var tokens = func() (set [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~" {
+		set[c] = true
+	}
+	return set
+}()

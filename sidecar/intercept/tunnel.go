@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/bottle-run/bottle/sidecar/policy"
@@ -27,6 +28,51 @@ type tunnelConn struct {
 	net.Conn
 	tunnel *tunnel
 	head   io.Reader
+
+	mu   sync.Mutex // TLS may have something to say of its own
+	held *[]byte    // what is written while it is held together
+}
+
+// heldSize is what is held together at most: a long buffer, in records.
+const heldSize = longBuffer + 2<<10
+
+var helds = sync.Pool{New: func() any { b := make([]byte, 0, heldSize); return &b }}
+
+// hold has what is written wait for release, so that many records are sent at once.
+func (c *tunnelConn) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = helds.Get().(*[]byte)
+}
+
+// release sends what was held.
+func (c *tunnelConn) release() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.Conn.Write(*c.held)
+	*c.held = (*c.held)[:0]
+	helds.Put(c.held)
+	c.held = nil
+	return err
+}
+
+func (c *tunnelConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		return c.Conn.Write(p)
+	}
+	if len(*c.held)+len(p) > cap(*c.held) {
+		_, err := c.Conn.Write(*c.held)
+		if *c.held = (*c.held)[:0]; err != nil {
+			return 0, err
+		}
+		if len(p) > cap(*c.held) {
+			return c.Conn.Write(p)
+		}
+	}
+	*c.held = append(*c.held, p...)
+	return len(p), nil
 }
 
 func (c *tunnelConn) Read(p []byte) (int, error) {
@@ -39,7 +85,7 @@ func (c *tunnelConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// connect answers a CONNECT and opens up what follows.
+// connect judges a CONNECT. What it says yes to is opened by [conn.open].
 func (s *Server) connect(w http.ResponseWriter, r *Request) {
 	host, port, err := policy.ParseAuthority(r.RequestURI, 0)
 	if err != nil {
@@ -54,51 +100,51 @@ func (s *Server) connect(w http.ResponseWriter, r *Request) {
 		s.Handler.Refused(w, r, *d)
 		return
 	}
+	w.(*response).connects = &tunnel{host: host, port: port, authorization: r.ProxyAuthorization}
+}
+
+// open answers a CONNECT with yes and opens up what follows. It reports whether it is
+// HTTP/1 and the connection goes on with it. If it is somebody else's, nc is nil.
+func (c *conn) open(t *tunnel) (goesOn bool) {
+	s := c.s
 	minted := make(chan struct{})
 	go func() { // while the client takes note of the answer
 		defer close(minted)
-		_, _ = s.Minter.Get(host)
+		_, _ = s.Minter.Get(t.host)
 	}()
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		s.refuse(w, r, "malformed", "CONNECT over this protocol is not supported")
-		return
-	}
-	head, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	head = bytes.Clone(head)
-	_ = conn.SetDeadline(time.Now().Add(s.Limits.HeaderTimeout))
-	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		conn.Close()
-		return
-	}
+	c.until = time.Time{}
+	_ = c.raw.SetDeadline(time.Now().Add(s.Limits.HeaderTimeout))
+	_, _ = c.bw.WriteString("HTTP/1.1 200 Connection established\r\n\r\n")
+	err := c.bw.Flush()
 	<-minted
-	t := &tunnel{host: host, port: port, authorization: r.ProxyAuthorization}
-	if len(head) == 0 {
-		head = make([]byte, 1)
-		if n, err := conn.Read(head); n == 0 {
-			conn.Close()
-			if err == nil || isTimeout(err) {
-				s.Handler.Broken(host, port, "nothing was sent through the tunnel")
+	if err != nil {
+		return false
+	}
+	if len(c.in.in) == 0 {
+		if err := c.in.more(); err != nil {
+			if isTimeout(err) {
+				s.Handler.Broken(t.host, t.port, "nothing was sent through the tunnel")
 			}
-			return
+			return false
 		}
 	}
-	tc := &tunnelConn{Conn: conn, tunnel: t, head: bytes.NewReader(head)}
-	switch first := head[0]; {
+	tc := &tunnelConn{Conn: c.raw, tunnel: t, head: bytes.NewReader(c.in.in)}
+	switch first := c.in.in[0]; {
 	case first == 0x16: // a TLS handshake
-		s.openTLS(tc)
+		return c.openTLS(tc)
 	case first >= 'A' && first <= 'Z':
 		t.scheme = "http"
-		_ = conn.SetDeadline(time.Time{})
-		s.tunnels.give(newStrictConn(tc, t, s.Limits.HeaderBytes))
-	default:
-		conn.Close()
-		s.Handler.Broken(host, port, "what was sent through the tunnel is neither TLS nor HTTP")
+		_ = c.raw.SetDeadline(time.Time{})
+		c.speak(tc, t)
+		return true
 	}
+	s.Handler.Broken(t.host, t.port, "what was sent through the tunnel is neither TLS nor HTTP")
+	return false
 }
 
-func (s *Server) openTLS(tc *tunnelConn) {
-	t := tc.tunnel
+// openTLS opens up TLS, and hands HTTP/2 over to who speaks it.
+func (c *conn) openTLS(tc *tunnelConn) (goesOn bool) {
+	s, t := c.s, tc.tunnel
 	t.scheme = "https"
 	conn := tls.Server(tc, &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -124,16 +170,39 @@ func (s *Server) openTLS(tc *tunnelConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.HeaderTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		tc.Close()
 		s.Handler.Broken(t.host, t.port, "the TLS handshake failed: "+err.Error())
-		return
+		return false
 	}
 	_ = tc.SetDeadline(time.Time{})
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		c.nc = nil
 		s.tunnels.give(conn)
-		return
+		return false
 	}
-	s.tunnels.give(newStrictConn(conn, t, s.Limits.HeaderBytes))
+	c.speak(conn, t)
+	c.bw.Reset(&recordWriter{tls: conn, below: tc})
+	return true
+}
+
+// recordWriter writes what takes several records with one system call.
+type recordWriter struct {
+	tls   *tls.Conn
+	below *tunnelConn
+}
+
+// maxRecord is the most that a record of TLS holds, in bytes.
+const maxRecord = 16 << 10
+
+func (w *recordWriter) Write(p []byte) (int, error) {
+	if len(p) <= maxRecord {
+		return w.tls.Write(p)
+	}
+	w.below.hold()
+	n, err := w.tls.Write(p)
+	if rerr := w.below.release(); err == nil {
+		err = rerr
+	}
+	return n, err
 }
 
 func isTimeout(err error) bool {

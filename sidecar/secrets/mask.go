@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"io"
+	"sync"
 
 	"github.com/bottle-run/bottle/sidecar/internal/match"
 )
@@ -70,8 +71,14 @@ func (m *Masker) Reader(src io.Reader) io.Reader {
 	if m == nil {
 		return src
 	}
-	return &maskReader{m: m, src: src, buf: make([]byte, 0, 32<<10)}
+	return &maskReader{m: m, src: src}
 }
+
+// buffers are used again: what they hold has been read, with the values hidden or not
+// values at all.
+var buffers = sync.Pool{New: func() any { b := make([]byte, maskBuffer); return &b }}
+
+const maskBuffer = 32 << 10
 
 type maskReader struct {
 	m     *Masker
@@ -81,12 +88,21 @@ type maskReader struct {
 	ready int // bytes of buf that may be read
 	out   int // bytes of buf that were read
 	err   error
+	own   *[]byte // of the pool, where buf is unless it has grown
 }
 
 func (r *maskReader) Read(p []byte) (int, error) {
 	for r.out == r.ready {
 		if r.err != nil {
+			if r.own != nil {
+				buffers.Put(r.own)
+				r.own, r.buf, r.out, r.ready = nil, nil, 0, 0
+			}
 			return 0, r.err
+		}
+		if r.own == nil {
+			r.own = buffers.Get().(*[]byte)
+			r.buf = (*r.own)[:0]
 		}
 		r.fill()
 	}

@@ -63,6 +63,7 @@ type conn struct {
 	t       *Transport
 	key     string
 	raw     net.Conn
+	records *records // on raw, below tls
 	tls     *tls.Conn
 	head    io.LimitedReader // of tls: bounds what a head may take
 	br      *bufio.Reader
@@ -219,7 +220,8 @@ func (t *Transport) open(ctx context.Context, key, host string) (*conn, error) {
 	}
 	config := t.TLS.Clone()
 	config.ServerName, config.NextProtos = host, []string{"http/1.1"}
-	c := &conn{t: t, key: key, raw: raw, tls: tls.Client(raw, config)}
+	c := &conn{t: t, key: key, raw: raw, records: &records{Conn: raw}}
+	c.tls = tls.Client(c.records, config)
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, err
@@ -275,7 +277,7 @@ func (c *conn) exchange(req *http.Request) (resp *http.Response, nothing bool, e
 			stop()
 		}
 	}()
-	err = req.Write(c.bw)
+	err = writeRequest(c.bw, req)
 	if err == nil {
 		err = c.bw.Flush()
 	}
@@ -298,7 +300,7 @@ func (c *conn) exchange(req *http.Request) (resp *http.Response, nothing bool, e
 			continue
 		}
 		c.head.N = math.MaxInt64
-		b := &body{ReadCloser: resp.Body, ctx: ctx, c: c, stop: stop, reuse: !resp.Close}
+		b := &body{ReadCloser: resp.Body, ctx: ctx, c: c, stop: stop, reuse: !resp.Close, long: resp.ContentLength >= readAhead}
 		if resp.Body == http.NoBody || resp.ContentLength == 0 || req.Method == http.MethodHead {
 			b.end(true)
 			b.err = io.EOF
@@ -324,6 +326,7 @@ type body struct {
 	c     *conn
 	stop  func() bool
 	reuse bool
+	long  bool // it is known to be
 	ended bool
 	err   error // of each read after the end
 }
@@ -333,6 +336,12 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.ReadCloser.Read(p)
+	// A record is read at a time. Of a long body those that are there come together.
+	for b.long && err == nil && n < len(p) && b.c.records.ready() {
+		var more int
+		more, err = b.ReadCloser.Read(p[n:])
+		n += more
+	}
 	if err == nil {
 		return n, nil
 	}
