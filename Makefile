@@ -8,7 +8,7 @@ BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Empty for a build that shares what the tests have compiled.
 TRIMPATH ?= -trimpath
-SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/run hack/bench/sidecar/run hack/conformance \
+SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/launch/run hack/bench/run hack/bench/scale/run hack/bench/sidecar/run hack/conformance \
 	hack/demo hack/engines hack/mutations hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
@@ -48,6 +48,14 @@ lint: ## golangci-lint at the pinned version, and shellcheck
 .PHONY: bench
 bench: build ## primitives against the engines' own command lines
 	$(SUDO) hack/bench/run
+
+.PHONY: bench-launch
+bench-launch: ## a full bottle up and down, against the command lines, definitions and the floor
+	$(SUDO) hack/bench/launch/run
+
+.PHONY: bench-scale
+bench-scale: ## fifty full bottles at once on one engine: ENGINE=docker|podman|containerd
+	$(SUDO) hack/bench/scale/run $(or $(ENGINE),containerd)
 
 .PHONY: conformance
 conformance: build ## run the suite on all three engines and write the reports and the matrix

@@ -32,6 +32,10 @@ type factory struct {
 	command  []string
 	registry func() *runtime.Registry
 	signals  func() *signals
+	// fleetName is the bottle's name, and launching limits how many are launched at once, if it
+	// is one of several.
+	fleetName string
+	launching chan struct{}
 	// host describes this machine to the planner.
 	host func() (core.Host, error)
 	// recorded reports that records of bottles are kept, and leftovers looked for.

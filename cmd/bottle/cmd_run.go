@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/runtime"
 )
 
 // runOptions are those of bottle run.
@@ -21,6 +22,7 @@ type runOptions struct {
 	DryRun    bool
 	NoCache   bool
 	TTY       *bool
+	Count     int // of bottles; 0 for one that is not counted
 	// Trace is a file; Timings are for standard error.
 	Trace   string
 	Timings bool
@@ -43,6 +45,7 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			&cli.BoolFlag{Name: "no-workspace", Usage: "copy no workspace in"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]`; without a value, the host's"},
 			&cli.BoolFlag{Name: "no-cache", Usage: "build the image anew"},
+			&cli.IntFlag{Name: "count", Usage: "run `N` bottles at once, named NAME-1 to NAME-N; what they print is prefixed by that"},
 			&cli.StringFlag{Name: "trace", Usage: "write what was done when, and the engine's calls, to `FILE`, for chrome://tracing and Perfetto"},
 			&cli.BoolFlag{Name: "timings", Usage: "print a summary of that at the end"},
 			ttyFlag, noTTYFlag,
@@ -54,7 +57,7 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			opts := runOptions{
 				Agent: c.Args().First(), Name: c.String("name"), Command: f.command, Env: c.StringSlice("env"),
 				Detach: c.Bool("detach"), DryRun: c.Bool("dry-run"), NoCache: c.Bool("no-cache"), TTY: ttyWish(c),
-				Trace: c.String("trace"), Timings: c.Bool("timings"),
+				Count: c.Int("count"), Trace: c.String("trace"), Timings: c.Bool("timings"),
 			}
 			switch {
 			case c.IsSet("workspace") && c.Bool("no-workspace"):
@@ -70,6 +73,12 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 			switch {
 			case f.command != nil && len(f.command) == 0:
 				return usageErrorf("there is no command after --")
+			case c.IsSet("count") && opts.TTY != nil && *opts.TTY:
+				return usageErrorf("--count and --tty exclude each other: the bottles would share the terminal")
+			case c.IsSet("count") && (opts.Trace != "" || opts.Timings):
+				return usageErrorf("--trace and --timings are about one bottle, and cannot be had with --count")
+			case c.IsSet("count") && opts.Count < 1:
+				return usageErrorf("--count %d: it is a number from 1 to %d", opts.Count, maxFleet)
 			case c.IsSet("trace") && opts.Trace == "":
 				return usageErrorf("--trace needs a file")
 			case opts.Detach && f.command != nil:
@@ -126,6 +135,11 @@ func (f *factory) run(opts runOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if opts.Count > 0 {
+		if err := checkFleet(opts.Count, plan.Name); err != nil {
+			return err
+		}
+	}
 	planned()
 	if opts.DryRun {
 		if f.globals.JSON {
@@ -146,12 +160,29 @@ func (f *factory) run(opts runOptions) (err error) {
 	}
 	defer release()
 	rt = tr.runtime(rt)
+	launch := func(g *factory, plan core.Plan) error {
+		return g.launch(sig, rt, plan, secrets, rec, opts, tr)
+	}
+	if opts.Count > 0 {
+		return f.fleet(opts, plan, launch)
+	}
+	return launch(f, plan)
+}
+
+// launch brings a bottle up, runs the agent in it and removes it, or leaves it.
+func (f *factory) launch(sig *signals, rt runtime.Runtime, plan core.Plan, secrets core.Secrets, rec *recorder, opts runOptions, tr *tracing) error {
 	observe, done := f.observer()
 	defer done()
 	observe = tr.observer(observe)
+	leave, err := f.enter(sig)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	clearing, cancel := sig.clearing()
 	defer cancel()
 	b, err := core.Launch(sig.work, rt, plan, rec.options(core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing}, opts.Detach))
+	leave()
 	done()
 	if err != nil {
 		return err

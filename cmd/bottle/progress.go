@@ -14,6 +14,8 @@ import (
 // terminal with one line at the bottom that says what is going on now.
 func (f *factory) observer() (observe core.Observer, done func()) {
 	switch {
+	case f.fleetName != "":
+		return f.fleetObserver(), func() {}
 	case f.globals.JSON:
 		enc := json.NewEncoder(f.io.Stderr)
 		return func(e core.Event) { _ = enc.Encode(e) }, func() {}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/atonce"
 )
 
 // find inspects a container by its exact name or ID; the daemon would also take
@@ -74,21 +75,24 @@ func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]r
 	if err != nil {
 		return nil, fail(ctx, op, "", err)
 	}
-	var list []runtime.Container
-	for _, s := range res.Items {
-		if !filter.Match(s.Labels) {
-			continue
-		}
-		// A list holds neither the exit status nor the aliases.
-		one, err := e.cli.ContainerInspect(ctx, s.ID, client.ContainerInspectOptions{})
+	mine := slices.DeleteFunc(res.Items, func(s container.Summary) bool { return !filter.Match(s.Labels) })
+	// A list holds neither the exit status nor the aliases.
+	found := make([]runtime.Container, len(mine))
+	err = atonce.Do(len(mine), func(i int) error {
+		one, err := e.cli.ContainerInspect(ctx, mine[i].ID, client.ContainerInspectOptions{})
 		if errdefs.IsNotFound(err) {
-			continue
+			return nil
 		}
-		if err != nil {
-			return nil, fail(ctx, op, s.ID, err)
+		if err == nil {
+			found[i] = toContainer(one.Container)
 		}
-		list = append(list, toContainer(one.Container))
+		return fail(ctx, op, mine[i].ID, err)
+	})
+	if err != nil {
+		return nil, err
 	}
+	// One that is gone meanwhile has no ID.
+	list := slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID == "" })
 	slices.SortFunc(list, func(a, b runtime.Container) int {
 		return cmpOr(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/atonce"
 	"github.com/bottle-run/bottle/runtime/internal/logstamp"
 )
 
@@ -137,17 +138,22 @@ func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]r
 	if err != nil {
 		return nil, wrap(ctx, op, "", err)
 	}
-	var list []runtime.Container
-	for _, l := range listed {
-		c, err := e.inspect(ctx, l.ID)
+	found := make([]runtime.Container, len(listed))
+	err = atonce.Do(len(listed), func(i int) error {
+		c, err := e.inspect(ctx, listed[i].ID)
 		if isNotFound(err) {
-			continue // gone in between
+			return nil
 		}
-		if err != nil {
-			return nil, wrap(ctx, op, "", err)
+		if err == nil {
+			found[i] = container(c)
 		}
-		list = append(list, container(c))
+		return err
+	})
+	if err != nil {
+		return nil, wrap(ctx, op, "", err)
 	}
+	// One that is gone meanwhile has no ID.
+	list := slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID == "" })
 	slices.SortStableFunc(list, func(a, b runtime.Container) int { return a.Created.Compare(b.Created) })
 	return list, nil
 }
