@@ -118,7 +118,7 @@ func (f *factory) run(opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	defer rec.end()
+	defer f.end(rec)
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err

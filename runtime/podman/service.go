@@ -197,6 +197,9 @@ func processesWith(arg string) []int {
 	return pids
 }
 
+// SweepHost implements [runtime.HostSweeper].
+func (Driver) SweepHost() { sweepBase() }
+
 // sweepBase is sweep for a connection that needs no service of its own.
 func sweepBase() {
 	base := filepath.Join(runtimeDir(), "bottle-podman-"+strconv.Itoa(os.Geteuid()))

@@ -135,6 +135,21 @@ func TestUndosRunNewestFirstAndAllOfThem(t *testing.T) {
 	}
 }
 
+func TestInAHurryTheRestIsUndoneSideBySide(t *testing.T) {
+	var u Undo
+	hurry := make(chan struct{})
+	meet := make(chan struct{})
+	// Each of the two needs the other to run at the same time.
+	u.Push("first", "", func(context.Context) error { meet <- struct{}{}; return nil })
+	u.Push("second", "", func(context.Context) error { <-meet; return errors.New("stuck") })
+	u.Push("third", "", func(context.Context) error { close(hurry); return nil })
+	retries = nil
+	err := u.Run(WithHurry(t.Context(), hurry), &recorder{})
+	if err == nil || err.Error() == "" || !strings.Contains(err.Error(), "second: stuck") || len(u.items) != 1 {
+		t.Errorf("got %v, and %d are left", err, len(u.items))
+	}
+}
+
 func TestNoRetryOnceTheContextHasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -29,6 +29,15 @@ func (u *Undo) Drop() {
 	u.items = nil
 }
 
+// hurryKey is the key of a context's hurry.
+type hurryKey struct{}
+
+// WithHurry gives undos a channel that is closed when somebody is in a hurry: those that
+// are left by then run side by side.
+func WithHurry(ctx context.Context, hurry <-chan struct{}) context.Context {
+	return context.WithValue(ctx, hurryKey{}, hurry)
+}
+
 // Run runs the undos, newest first and all of them, whatever fails. One that
 // fails is tried again a little later. It returns the errors of those that failed
 // every time, each a *StepError; their undos are kept, so that Run can be called
@@ -39,14 +48,33 @@ func (u *Undo) Run(ctx context.Context, o Observer) error {
 	u.items = nil
 	u.mu.Unlock()
 
+	hurry, _ := ctx.Value(hurryKey{}).(<-chan struct{})
+	results := make([]error, len(items))
+	var observed sync.Mutex // its calls do not overlap
+	var running sync.WaitGroup
+	for i, s := range slices.Backward(items) {
+		done := make(chan struct{})
+		running.Go(func() {
+			defer close(done)
+			observed.Lock()
+			o.Begin(s)
+			observed.Unlock()
+			begun := time.Now()
+			results[i] = Persist(ctx, s.Run)
+			observed.Lock()
+			defer observed.Unlock()
+			o.End(s, time.Since(begun), results[i])
+		})
+		select {
+		case <-done:
+		case <-hurry:
+		}
+	}
+	running.Wait()
 	var failed []Step
 	var errs *multierror.Error
-	for _, s := range slices.Backward(items) {
-		o.Begin(s)
-		begun := time.Now()
-		err := Persist(ctx, s.Run)
-		o.End(s, time.Since(begun), err)
-		if err != nil {
+	for i, s := range slices.Backward(items) {
+		if err := results[i]; err != nil {
 			failed = append(failed, s)
 			errs = multierror.Append(errs, &StepError{Step: s.Name, Object: s.Object, Err: err})
 		}
