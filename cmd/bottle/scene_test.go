@@ -102,13 +102,13 @@ func (s *scene) snapshot() map[string][]string {
 		all["engine: "+kind] = list
 	}
 	run := os.Getenv("XDG_RUNTIME_DIR")
-	host, err := conformance.Host(os.TempDir(), "/tmp", "/var/tmp", "/dev/shm")
+	host, err := conformance.Host(os.TempDir())
 	for range 50 {
 		if err == nil {
 			break
 		}
 		time.Sleep(20 * time.Millisecond) // it changed while it was looked at
-		host, err = conformance.Host(os.TempDir(), "/tmp", "/var/tmp", "/dev/shm")
+		host, err = conformance.Host(os.TempDir())
 	}
 	check(s.t, err)
 	for kind, list := range host {
@@ -147,7 +147,9 @@ func processes() []string {
 		for p := pid; p > 1 && !own; p = parents[p] {
 			own = p == os.Getpid()
 		}
-		if !own {
+		// The daemons themselves are restarted by tests.
+		daemon := strings.Contains(name, " dockerd ") || strings.Contains(name, " containerd --config ") || strings.Contains(name, " system service ")
+		if !own && !daemon {
 			list = append(list, name)
 		}
 	}
@@ -170,11 +172,14 @@ func (s *scene) left() []string {
 }
 
 // nothingLeft waits until nothing is left, as long as it may take, and returns how long
-// it took.
-func (s *scene) nothingLeft(within time.Duration) (took time.Duration, left []string) {
+// it took. What others may leave does not count.
+func (s *scene) nothingLeft(within time.Duration, others ...func(string) bool) (took time.Duration, left []string) {
 	s.t.Helper()
 	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
 		left = s.left()
+		for _, other := range others {
+			left = slices.DeleteFunc(left, other)
+		}
 		if took = time.Since(begun); len(left) == 0 || took > within {
 			return took, left
 		}

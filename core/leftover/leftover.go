@@ -37,9 +37,6 @@ func Clear(ctx context.Context, rt runtime.Runtime, s *session.Session, settle t
 	for quiet := time.Now(); ; {
 		more, err := core.RemoveLaunch(ctx, rt, launch, observe)
 		removed = append(removed, more...)
-		if err == nil {
-			err = rt.Sweep(ctx)
-		}
 		if err != nil {
 			// What cannot be written is no reason to hide the other.
 			_ = s.Update(func(r *session.Record) { r.Trouble = firstLine(err.Error()) })
