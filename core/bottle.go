@@ -204,7 +204,8 @@ func (b *Bottle) Close(ctx context.Context) error {
 	var err error
 	if b.undo == nil {
 		err = withKind(KindLeftover, sweep(ctx, b.rt, b.launch, r))
-	} else if undone := b.undo.Run(ctx, r); undone != nil {
+	} else if undone := b.undo.Run(ctx, r); undone != nil || b.recording != nil {
+		// A record goes only when the engine itself says that nothing is left.
 		err = leftovers(undone, sweep(ctx, b.rt, b.launch, r))
 	}
 	if err == nil {

@@ -211,7 +211,8 @@ func RemoveLaunch(ctx context.Context, rt runtime.Runtime, launch string, observ
 	return removed, withKind(KindLeftover, err)
 }
 
-// sweep removes every container and network of a launch, by its label.
+// sweep removes every container and network of a launch, by its label, and what the
+// engine's implementation made for processes that are gone.
 func sweep(ctx context.Context, rt runtime.Runtime, launch string, r reporter) error {
 	mine := runtime.Filter{Labels: map[string]string{LabelLaunch: launch}}
 	var errs *multierror.Error
@@ -237,6 +238,9 @@ func sweep(ctx context.Context, rt runtime.Runtime, launch string, r reporter) e
 		errs = multierror.Append(errs, fmt.Errorf("look for what is left: %w", err))
 	}
 	if err := undo.Run(ctx, r); err != nil {
+		errs = multierror.Append(errs, err)
+	}
+	if err := graph.Persist(ctx, rt.Sweep); err != nil {
 		errs = multierror.Append(errs, err)
 	}
 	return errs.ErrorOrNil()

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -84,7 +85,7 @@ func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptio
 			l.recording = newRecording()
 			l.rt = intentFirst{rt, l.recording}
 		}
-		err := graph.Run(ctx, l.steps(), r)
+		err := l.attempt(ctx)
 		if err == nil {
 			if err := l.recording.running(); err != nil {
 				r.note(stepRecord, fmt.Sprintf("the record still says that the bottle is being launched: %v", err))
@@ -102,6 +103,50 @@ func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptio
 		return nil, &LaunchError{Err: launchKind(ctx, err), Teardown: teardown}
 	}
 	return nil, &LaunchError{Err: Errorf(KindName, "every name from %s to %s is taken: name one with --name, or remove bottles", plan.Name.Base, candidate(plan.Name.Base, maxCandidates-1))}
+}
+
+const (
+	// heartbeat is how often a launch looks whether the engine still answers.
+	heartbeat = 5 * time.Second
+	// heartbeatPatience is how long an answer may take: an engine that is busy with this
+	// very launch is slow.
+	heartbeatPatience = 30 * time.Second
+)
+
+// attempt runs the steps, for as long as the engine answers: a call to one that hangs would
+// have no end.
+func (l *launch) attempt(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		beat := time.NewTicker(heartbeat)
+		defer beat.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-beat.C:
+			}
+			asked, end := context.WithTimeout(ctx, heartbeatPatience)
+			_, err := l.rt.Info(asked)
+			late := asked.Err() != nil && ctx.Err() == nil
+			end()
+			if late {
+				cancel(Errorf(KindEngine, "the engine has not answered for %v: %w", heartbeatPatience, err))
+				return
+			}
+		}
+	})
+	return graph.Run(ctx, l.steps(), l.report)
+}
+
+// Hurry gives a context for clearing up a channel that is closed when the user is in a
+// hurry: what cannot be removed then is not tried again, and stays for the watchdog.
+func Hurry(ctx context.Context, hurry <-chan struct{}) context.Context {
+	return graph.WithHurry(ctx, hurry)
 }
 
 // launchKind sorts the error of a launch.

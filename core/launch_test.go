@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -365,10 +364,10 @@ func TestWhatCannotBeRemovedIsReportedBesideTheLaunchsOwnError(t *testing.T) {
 		return nil
 	})
 	plan, secrets := b.plan(wholeText, core.Wishes{})
-	// Little time to clear up: further attempts would fail as well.
-	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_, err := core.Launch(t.Context(), b.rt, plan, core.LaunchOptions{Secrets: secrets, Teardown: short})
+	// Further attempts would fail as well.
+	hurry := make(chan struct{})
+	close(hurry)
+	_, err := core.Launch(t.Context(), b.rt, plan, core.LaunchOptions{Secrets: secrets, Teardown: core.Hurry(context.Background(), hurry)})
 	var launch *core.LaunchError
 	if !errors.As(err, &launch) || !errors.Is(launch.Err, errBoom) || !errors.Is(launch.Teardown, stuck) {
 		t.Fatalf("got %v", err)

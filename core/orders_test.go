@@ -114,7 +114,9 @@ func describe(t *testing.T, b *bench, s *sidecars, bottle *core.Bottle) string {
 		must(t, err)
 		spec := state.Spec
 		// What a restart would need holds certificates.
-		maps.DeleteFunc(spec.Labels, func(name, _ string) bool { return name == core.LabelLaunch || strings.HasPrefix(name, "dev.bottle.restart") })
+		maps.DeleteFunc(spec.Labels, func(name, _ string) bool {
+			return name == core.LabelLaunch || strings.HasPrefix(name, "dev.bottle.restart")
+		})
 		spec.Image, spec.Files = "", nil
 		for i := range spec.Networks {
 			spec.Networks[i].Network = ""

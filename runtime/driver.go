@@ -26,6 +26,23 @@ type Driver interface {
 	Open(ctx context.Context, opts Options) (Runtime, error)
 }
 
+// HostSweeper is a [Driver] whose connections keep something on this host for themselves:
+// a service, files.
+type HostSweeper interface {
+	// SweepHost removes what such connections of processes left that died, and connects to
+	// nothing.
+	SweepHost()
+}
+
+// SweepHost has every engine remove from this host what processes left that died.
+func (r *Registry) SweepHost() {
+	for _, d := range r.drivers {
+		if s, ok := d.(HostSweeper); ok {
+			s.SweepHost()
+		}
+	}
+}
+
 // Options are what a [Driver] needs to connect. The zero value is the default
 // endpoint.
 type Options struct {

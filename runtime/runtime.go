@@ -27,6 +27,12 @@ type Runtime interface {
 	// it or not. Two inventories are compared to find what was left behind.
 	Inventory(ctx context.Context) (Inventory, error)
 
+	// Sweep removes what the implementation made for itself, in processes that died since:
+	// what no list shows and no label of its caller's leads to. What a living process
+	// needs is never touched. Opening a connection does the same, as far as it takes no
+	// time; what such a process had asked the engine for may come to an end later.
+	Sweep(ctx context.Context) error
+
 	// Close releases the connection and ends what the implementation started
 	// for itself (a service, a builder). Objects on the engine stay.
 	Close() error

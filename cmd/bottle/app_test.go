@@ -168,12 +168,13 @@ func TestASecondSignalHurriesTheTeardown(t *testing.T) {
 		t.Error("the first signal ends the teardown")
 	}
 	incoming <- syscall.SIGINT
-	incoming <- syscall.SIGTERM
+	<-s.hurry
 	if s.teardown.Err() != nil {
 		t.Error("the second signal ends the teardown at once")
 	}
-	s.stop()
+	incoming <- syscall.SIGTERM
 	<-s.teardown.Done()
+	s.stop()
 	if !stopped {
 		t.Error("signals are still listened to")
 	}

@@ -62,7 +62,7 @@ func (f *factory) rm(opts rmOptions) error {
 		// What is there can be removed all the same.
 		f.note("%v", err)
 	}
-	defer rec.end()
+	defer f.end(rec)
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (f *factory) rm(opts rmOptions) error {
 		b, err := core.OpenMatching(sig.work, rt, name, observe)
 		switch {
 		case err == nil:
-			err = rec.close(sig.work, b)
+			err = rec.close(core.Hurry(sig.work, sig.hurry), b)
 		case core.KindOf(err) == core.KindNotFound:
 			err = rec.forget(sig.work, rt, name, err)
 		}

@@ -151,7 +151,7 @@ func (f *factory) run(opts runOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer rec.end()
+	defer f.end(rec)
 	connected := tr.span("connect to the engine")
 	sig, rt, release, err := f.engine()
 	connected()

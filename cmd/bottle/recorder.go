@@ -58,10 +58,10 @@ func (f *factory) record(manifest string) (*recorder, error) {
 	return &recorder{store: store, watchdog: w, manifest: manifest}, nil
 }
 
-// end lets the watchdog end: whatever is left by now is its. It returns when nothing was.
-func (r *recorder) end() {
-	if r != nil {
-		r.watchdog.end()
+// end lets the watchdog end: whatever is left by now is its.
+func (f *factory) end(r *recorder) {
+	if r != nil && !r.watchdog.end() {
+		f.note("something could not be removed yet: the watchdog of this bottle goes on trying for %v; bottle ps shows what is left", watchdogPatience)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/bottle-run/bottle/core"
 )
 
 // signalError is why a context ended: a signal came.
@@ -33,11 +35,13 @@ const (
 	hurriedTime = 5 * time.Second
 )
 
-// signals turns signals into the ends of two contexts: the first ends work, and
-// a second one hurries the clearing up.
+// signals turns signals into the ends of two contexts: the first ends work, a second one
+// hurries the clearing up, and a third ends that, too: the watchdog does the rest.
 type signals struct {
 	work, teardown context.Context
-	stop           func()
+	// hurry is closed by the second signal.
+	hurry <-chan struct{}
+	stop  func()
 }
 
 // watchSignals begins to listen. A signal that the parent told us to ignore, as
@@ -62,7 +66,7 @@ func watchSignals() *signals {
 func signalsFrom(incoming <-chan os.Signal, stop func()) *signals {
 	work, endWork := context.WithCancelCause(context.Background())
 	teardown, endTeardown := context.WithCancelCause(context.Background())
-	done := make(chan struct{})
+	done, hurrying := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer endTeardown(nil)
 		defer endWork(nil)
@@ -79,15 +83,18 @@ func signalsFrom(incoming <-chan os.Signal, stop func()) *signals {
 				if work.Err() == nil {
 					endWork(cause)
 				} else if hurry == nil {
+					close(hurrying)
 					hurry = time.AfterFunc(hurriedTime, func() { endTeardown(cause) })
+				} else {
+					endTeardown(cause)
 				}
 			}
 		}
 	}()
-	return &signals{work: work, teardown: teardown, stop: func() { stop(); close(done) }}
+	return &signals{work: work, teardown: teardown, hurry: hurrying, stop: func() { stop(); close(done) }}
 }
 
 // clearing is the context for clearing up.
 func (s *signals) clearing() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.teardown, teardownTime)
+	return context.WithTimeout(core.Hurry(s.teardown, s.hurry), teardownTime)
 }

@@ -120,12 +120,14 @@ func errorText(err error) string {
 func (w *watchdog) ready() error { return w.wait() }
 
 // end tells the watchdog that this process needs it no more, and waits a little for its
-// end: it has nothing to do unless something is left.
-func (w *watchdog) end() {
+// end: it has nothing to do unless something is left. It reports whether it has ended.
+func (w *watchdog) end() bool {
 	_ = w.pipe.Close()
 	select {
 	case <-w.ended:
+		return true
 	case <-time.After(watchdogEnd):
+		return false
 	}
 }
 

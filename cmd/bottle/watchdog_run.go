@@ -62,7 +62,10 @@ func watchdogMain() int {
 	_, _ = io.Copy(io.Discard, in) // until the parent ends
 	ctx, cancel := context.WithTimeout(context.Background(), watchdogPatience)
 	defer cancel()
-	if err := c.clearUp(ctx, store, engines()); err != nil {
+	err = c.clearUp(ctx, store, engines())
+	// Also of a process that was killed before there was anything to record.
+	engines().SweepHost()
+	if err != nil {
 		return exitLeftover
 	}
 	return exitOK

@@ -181,6 +181,60 @@ func TestADetachedBottleIsNobodysLeftover(t *testing.T) {
 	check(t, session.Remove())
 }
 
+func TestOnlyTheHeirOfADeadOwnerInherits(t *testing.T) {
+	s := open(t)
+	session := begin(t, s, launch)
+	owner := session.Record().Owner
+	if _, err := s.Inherit(launch, owner); !errors.Is(err, ErrAlive) {
+		t.Errorf("while its owner holds it: %v", err)
+	}
+	session.Release()
+	other := owner
+	other.Start += "1"
+	if _, err := s.Inherit(launch, other); !errors.Is(err, ErrAlive) {
+		t.Errorf("that of another: %v", err)
+	}
+	heir, err := s.Inherit(launch, owner)
+	check(t, err)
+	check(t, heir.Detach())
+	if _, err := s.Inherit(launch, owner); !errors.Is(err, ErrDetached) {
+		t.Errorf("that of a detached bottle: %v", err)
+	}
+	// Who removes a detached bottle owns it: when that process dies, it is abandoned.
+	taken, err := s.Take(launch)
+	check(t, err)
+	check(t, taken.Own())
+	if r := taken.Record(); r.Detached || r.Phase != PhaseClosing || r.Owner.PID != os.Getpid() {
+		t.Errorf("%+v", r)
+	}
+	check(t, taken.Remove())
+}
+
+func TestAProcessReadsWhatItWrote(t *testing.T) {
+	self := ThisSystem().Self()
+	if got, err := ParseProcess(self.String()); err != nil || got != self {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, text := range []string{"", "{}", `{"pid":-1}`, "[]", `{"pid":1}` + strings.Repeat(" ", maxProcess)} {
+		if p, err := ParseProcess(text); err == nil || p != (Process{}) {
+			t.Errorf("%.20q: %+v", text, p)
+		}
+	}
+}
+
+func FuzzParseProcess(f *testing.F) {
+	f.Add(Process{PID: 1, Host: "h"}.String())
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := ParseProcess(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseProcess(p.String()); err != nil || again != p {
+			t.Errorf("%q: %+v, then %+v, %v", text, p, again, err)
+		}
+	})
+}
+
 func TestRecordsThatCannotBeUsedAreNamedAndHideNoOther(t *testing.T) {
 	s := open(t)
 	good := begin(t, s, launch)

@@ -55,6 +55,11 @@ func (s *suite) snapshot(ctx context.Context) (snapshot, error) {
 	return all, nil
 }
 
+// Host lists by kind what an engine could leave on this host, as far as this process may
+// see it: links, mounts, namespaces, firewall rules, and files below the given directories
+// that bear the product's name. Two such lists are compared.
+func Host(dirs ...string) (map[string][]string, error) { return hostSnapshot(dirs) }
+
 // host is the part of the snapshot that others may change.
 func (s snapshot) host() snapshot {
 	part := snapshot{}

@@ -6,6 +6,12 @@ import (
 	"path/filepath"
 )
 
+// Sweep implements [runtime.Runtime].
+func (e *Engine) Sweep(ctx context.Context) error {
+	e.sweep(ctx)
+	return wrap(ctx, "remove what dead processes left", "", context.Cause(ctx))
+}
+
 // sweep undoes what processes left that died while they made or removed a
 // container: a directory without a record of containerd's whose name nobody holds.
 // It is best effort; what it cannot undo now it finds again the next time.

@@ -71,6 +71,7 @@ func (e *engine) InspectContainer(ctx context.Context, name string) (runtime.Con
 // ListContainers lists bottle's containers, oldest first.
 func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]runtime.Container, error) {
 	const op = "list containers"
+	e.reconnect()
 	res, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(filter).Add("label", labelContainer+"=true")})
 	if err != nil {
 		return nil, fail(ctx, op, "", err)

@@ -188,5 +188,14 @@ func (e *engine) daemonID(ctx context.Context) (string, error) {
 	return e.id, nil
 }
 
+// reconnect makes the next request one on a new connection. A daemon that is shutting down
+// takes none, but goes on answering on those it has: with lists that are empty, although
+// what is missing there comes back with the daemon.
+func (e *engine) reconnect() {
+	if e.endpoint.scheme() != "ssh" { // where a connection is a process on another machine
+		_ = e.cli.Close() // those that are idle
+	}
+}
+
 // Close releases the connection. Objects on the engine stay.
 func (e *engine) Close() error { return e.cli.Close() }

@@ -50,7 +50,9 @@ func (e *engine) fillVolume(ctx context.Context, spec runtime.ContainerSpec) (*f
 			},
 			HostConfig: &container.HostConfig{
 				NetworkMode: network.NetworkNone, CapDrop: []string{"ALL"}, Init: &off,
-				Mounts: []mount.Mount{{Type: mount.TypeVolume, Target: volumeDir}},
+				Mounts: []mount.Mount{{
+					Type: mount.TypeVolume, Target: volumeDir, VolumeOptions: &mount.VolumeOptions{Labels: withManaged(nil)},
+				}},
 			},
 		})
 	}, func(ctx context.Context, res client.ContainerCreateResult) error {
@@ -130,6 +132,26 @@ func (v *fileVolume) discard(ctx context.Context) error {
 		}
 		if !errdefs.IsConflict(err) || pause(undo, 50*time.Millisecond) != nil {
 			return fmt.Errorf("remove the volume that held the files: %w", err)
+		}
+	}
+	return nil
+}
+
+// Sweep removes volumes of files that no container has: a daemon that was making one when
+// the process that asked for it died may leave its volume.
+func (e *engine) Sweep(ctx context.Context) error {
+	const op = "remove what dead processes left"
+	list, err := e.cli.VolumeList(ctx, client.VolumeListOptions{
+		Filters: make(client.Filters).Add("label", runtime.LabelManaged+"=true").Add("dangling", "true"),
+	})
+	if err != nil {
+		return fail(ctx, op, "volumes", err)
+	}
+	for _, v := range list.Items {
+		_, err := e.cli.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
+		// One in use is some container's after all.
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+			return fail(ctx, op, v.Name, err)
 		}
 	}
 	return nil

@@ -311,6 +311,7 @@ func (e *engine) InspectNetwork(ctx context.Context, name string) (runtime.Netwo
 
 // ListNetworks lists bottle's networks, oldest first.
 func (e *engine) ListNetworks(ctx context.Context, filter runtime.Filter) ([]runtime.Network, error) {
+	e.reconnect()
 	res, err := e.cli.NetworkList(ctx, client.NetworkListOptions{Filters: labelFilter(filter)})
 	if err != nil {
 		return nil, fail(ctx, "list networks", "", err)

@@ -19,6 +19,11 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	return call(ctx, r, "Info", "", func() (runtime.Info, error) { return r.rt.Info(ctx) })
 }
 
+// Sweep implements [runtime.Runtime].
+func (r *Runtime) Sweep(ctx context.Context) error {
+	return plain(ctx, r, "Sweep", "", func() error { return r.rt.Sweep(ctx) })
+}
+
 // Inventory implements [runtime.Runtime].
 func (r *Runtime) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	return call(ctx, r, "Inventory", "", func() (runtime.Inventory, error) { return r.rt.Inventory(ctx) })

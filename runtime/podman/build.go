@@ -63,6 +63,13 @@ func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, err
 	}
 	mark := newBuildMark()
 	query.Set("shmsize", strconv.FormatInt(mark, 10))
+	if e.local {
+		done, err := noteBuild(deadBuild{Mark: mark, Tag: spec.Tags[0], Images: before.images, Containers: before.containers})
+		if err != nil {
+			return "", err
+		}
+		defer done()
+	}
 	e.builds.Add(1)
 	defer e.builds.Add(-1)
 	body := &errReader{r: archive}

@@ -138,6 +138,7 @@ func sweep(base string) {
 	for _, f := range parts {
 		_ = os.Remove(f)
 	}
+	dead, _ := deadBuilds(base)
 	dirs, _ := filepath.Glob(filepath.Join(base, "[ps]*"))
 	var ending sync.WaitGroup
 	for _, d := range dirs {
@@ -147,6 +148,7 @@ func sweep(base string) {
 		}
 		ending.Go(func() {
 			defer func() { _ = f.Close() }()
+			endBuilds("unix://"+filepath.Join(d, socketFile), dead)
 			endOrphan("unix://" + filepath.Join(d, socketFile))
 			_ = os.RemoveAll(d)
 		})
@@ -194,6 +196,9 @@ func processesWith(arg string) []int {
 	}
 	return pids
 }
+
+// SweepHost implements [runtime.HostSweeper].
+func (Driver) SweepHost() { sweepBase() }
 
 // sweepBase is sweep for a connection that needs no service of its own.
 func sweepBase() {

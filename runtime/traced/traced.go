@@ -102,6 +102,11 @@ func (t *traced) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	return call(ctx, t, Call{Method: "Inventory"}, func() (runtime.Inventory, error) { return t.rt.Inventory(ctx) })
 }
 
+// Sweep implements [runtime.Runtime].
+func (t *traced) Sweep(ctx context.Context) error {
+	return plain(ctx, t, Call{Method: "Sweep"}, func() error { return t.rt.Sweep(ctx) })
+}
+
 // Close implements [runtime.Runtime].
 func (t *traced) Close() error {
 	return plain(context.Background(), t, Call{Method: "Close"}, t.rt.Close)

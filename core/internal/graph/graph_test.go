@@ -158,6 +158,19 @@ func TestUndosRunSideBySideAndAllOfThem(t *testing.T) {
 	}
 }
 
+func TestInAHurryNothingIsTriedAgain(t *testing.T) {
+	var u Undo
+	hurry := make(chan struct{})
+	n := 0
+	u.Push("second", "", func(context.Context) error { n++; close(hurry); return errors.New("stuck") })
+	u.PushLast("first", "", func(context.Context) error { return nil })
+	retries = []time.Duration{time.Hour}
+	err := u.Run(WithHurry(t.Context(), hurry), &recorder{})
+	if err == nil || !strings.Contains(err.Error(), "second: stuck") || n != 1 || len(u.items) != 1 || len(u.last) != 0 {
+		t.Errorf("%v after %d attempts, and %d and %d are left", err, n, len(u.items), len(u.last))
+	}
+}
+
 func TestNoRetryOnceTheContextHasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

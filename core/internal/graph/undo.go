@@ -39,6 +39,15 @@ func (u *Undo) Drop() {
 	u.items, u.last = nil, nil
 }
 
+// hurryKey is the key of a context's hurry.
+type hurryKey struct{}
+
+// WithHurry gives undos a channel that is closed when somebody is in a hurry: one that
+// fails then is not tried again.
+func WithHurry(ctx context.Context, hurry <-chan struct{}) context.Context {
+	return context.WithValue(ctx, hurryKey{}, hurry)
+}
+
 // Run runs the undos, all of them, whatever fails: side by side, and when these have ended
 // those of [Undo.PushLast], side by side too. One that fails is tried again a little later. It
 // returns the errors of those that failed every time, each a *StepError, newest first;
@@ -103,6 +112,7 @@ var retries = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond, tim
 // Persist runs f until it succeeds, up to a few times or until ctx ends, and
 // returns the last error that is not only ctx's end. A panic of f is an error too.
 func Persist(ctx context.Context, f func(ctx context.Context) error) error {
+	hurry, _ := ctx.Value(hurryKey{}).(<-chan struct{})
 	err := guarded(ctx, f)
 	for _, pause := range retries {
 		if err == nil || ctx.Err() != nil {
@@ -111,6 +121,9 @@ func Persist(ctx context.Context, f func(ctx context.Context) error) error {
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-hurry:
 			timer.Stop()
 			return err
 		case <-timer.C:
