@@ -14,7 +14,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -91,7 +91,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options) error {
+func run(ctx context.Context, o options) (err error) {
 	if o.scale > 0 && o.phase == "memory" {
 		return (&scale{o: o, bottles: o.scale}).memory()
 	}
@@ -110,6 +110,12 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer w.close()
+	defer func() {
+		if err != nil {
+			// What is half made is not left.
+			err = errors.Join(err, w.sweep(ctx))
+		}
+	}()
 	if o.scale > 0 {
 		s := &scale{w: w, o: o, bottles: o.scale, networks: o.networks}
 		if o.phase == "down" {
@@ -251,10 +257,4 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func median(d []time.Duration) time.Duration {
 	d = slices.Sorted(slices.Values(d))
 	return d[len(d)/2]
-}
-
-// decode reads JSON that a program has printed.
-func decode[T any](text []byte) (v T, err error) {
-	err = json.Unmarshal(text, &v)
-	return v, err
 }
