@@ -14,7 +14,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,6 +42,10 @@ type options struct {
 	rounds        int
 	goals         goals
 	keep          string
+	scale         int
+	networks      int
+	phase         string
+	dir           string
 }
 
 // goals are ratios that are not to be exceeded.
@@ -76,6 +80,10 @@ func main() {
 	flag.Float64Var(&o.goals.down, "goal-down", 0, "the same for down")
 	flag.Float64Var(&o.goals.floor, "goal-floor", 0, "bottle's up against the floor's")
 	flag.StringVar(&o.keep, "trace", "", "write the trace of the last bottle to this file")
+	flag.IntVar(&o.scale, "scale", 0, "instead: bring so many bottles up at once")
+	flag.IntVar(&o.networks, "networks", 200, "with -scale: how many networks there are in all")
+	flag.StringVar(&o.phase, "phase", "up", "with -scale: up, memory (by root), or down")
+	flag.StringVar(&o.dir, "dir", "", "with -scale: where the phases keep the manifest")
 	flag.Parse()
 	o.cli = strings.Fields(cli)
 	if err := run(context.Background(), o); err != nil {
@@ -83,7 +91,10 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options) error {
+func run(ctx context.Context, o options) (err error) {
+	if o.scale > 0 && o.phase == "memory" {
+		return (&scale{o: o, bottles: o.scale}).memory()
+	}
 	registry := runtime.NewRegistry(podman.Driver{}, docker.Driver{}, containerd.Driver{})
 	rt, err := registry.Open(ctx, o.runtime, runtime.Options{Host: o.host})
 	if err != nil {
@@ -99,6 +110,19 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer w.close()
+	defer func() {
+		if err != nil {
+			// What is half made is not left.
+			err = errors.Join(err, w.sweep(ctx))
+		}
+	}()
+	if o.scale > 0 {
+		s := &scale{w: w, o: o, bottles: o.scale, networks: o.networks}
+		if o.phase == "down" {
+			return s.down(ctx)
+		}
+		return s.up(ctx)
+	}
 	ours := &bottleWay{w: w, o: o}
 	low, err := newFloor(ctx, rt, w, o)
 	if err != nil {
@@ -233,10 +257,4 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func median(d []time.Duration) time.Duration {
 	d = slices.Sorted(slices.Values(d))
 	return d[len(d)/2]
-}
-
-// decode reads JSON that a program has printed.
-func decode[T any](text []byte) (v T, err error) {
-	err = json.Unmarshal(text, &v)
-	return v, err
 }

@@ -34,6 +34,7 @@ var roles = []string{"firewall", "git-gate", "egress-proxy", "supervise"}
 // world is what all ways start from: images, a workspace, files to put in.
 type world struct {
 	dir      string // with manifest, Dockerfile and ws below it
+	kept     bool   // it is the caller's
 	manifest string
 	prefix   string // of every object's name
 	sidecar  string // the sidecars' image
@@ -44,11 +45,17 @@ type world struct {
 
 // newWorld makes the images on both engines, which may be the same, and the files.
 func newWorld(ctx context.Context, rt runtime.Runtime, o options) (*world, error) {
-	dir, err := os.MkdirTemp("", "bottle-launch-")
-	if err != nil {
-		return nil, err
+	dir := o.dir
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "bottle-launch-"); err != nil {
+			return nil, err
+		}
 	}
-	w := &world{dir: dir, manifest: filepath.Join(dir, "bottle.yaml"), prefix: "bench-launch", rt: rt, cli: cli{o.cli, o.cliKind}}
+	w := &world{dir: dir, kept: o.dir != "", manifest: filepath.Join(dir, "bottle.yaml"), prefix: "bench-launch", rt: rt, cli: cli{o.cli, o.cliKind}}
+	if o.scale > 0 && o.phase == "down" {
+		return w, nil
+	}
 	if err := w.sweep(ctx); err != nil {
 		return nil, err
 	}
@@ -68,7 +75,11 @@ func newWorld(ctx context.Context, rt runtime.Runtime, o options) (*world, error
 	return w, nil
 }
 
-func (w *world) close() { _ = os.RemoveAll(w.dir) }
+func (w *world) close() {
+	if !w.kept {
+		_ = os.RemoveAll(w.dir)
+	}
+}
 
 // sweep removes what a run that failed has left.
 func (w *world) sweep(ctx context.Context) error {
@@ -93,6 +104,9 @@ func (w *world) sweep(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	if len(w.cli.words) == 0 {
+		return nil
 	}
 	s := sequential{w: w, cli: w.cli}
 	for _, c := range s.removals() {
@@ -161,6 +175,9 @@ func (w *world) change(round int) error {
 func (w *world) load(ctx context.Context, archive []byte) error {
 	if _, err := w.rt.LoadImage(ctx, bytes.NewReader(archive)); err != nil {
 		return err
+	}
+	if len(w.cli.words) == 0 {
+		return nil
 	}
 	cmd := w.cli.command("load")
 	cmd.Stdin = bytes.NewReader(archive)
