@@ -30,6 +30,7 @@ type Bottle struct {
 	container string
 	launch    string
 	user      string // as specified
+	copied    copied
 	report    reporter
 
 	mu   sync.Mutex

@@ -129,6 +129,7 @@ type launch struct {
 	run       []string          // by stepAgent: the agent's command
 	secretEnv map[string]string // by stepAgent: secret variables with what trust adds
 	user      account           // by stepUser
+	copied    copied            // by stepAgent
 
 	egressNetwork runtime.Network   // by stepEgress
 	egress        *wayOut           // nil without a way out
@@ -306,6 +307,9 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	labels := l.labels(RoleAgent)
 	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
+	if err := l.labelWorkspace(labels); err != nil {
+		return err
+	}
 	if roles := l.roles(); len(roles) > 0 {
 		labels[LabelSidecars] = strings.Join(roles, ",")
 	}
@@ -416,15 +420,6 @@ func (l *launch) passVariables(ctx context.Context) error {
 	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
 }
 
-func (l *launch) copyWorkspace(ctx context.Context) error {
-	it := treeItem(l.tree, l.plan.Workspace.Target, l.user)
-	if err := place(ctx, l.rt, l.container.ID, []item{it}, l.user); err != nil {
-		return err
-	}
-	l.report.result(stepWorkspace, fmt.Sprintf("%d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
-	return nil
-}
-
 func (l *launch) provision(ctx context.Context) error {
 	if err := place(ctx, l.rt, l.container.ID, fileItems(l.plan.Files, l.trees, l.user), l.user); err != nil {
 		return err
@@ -440,7 +435,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		user: l.userSpec(), undo: &l.undo, report: l.report,
+		user: l.userSpec(), copied: l.copied, undo: &l.undo, report: l.report,
 	}
 }
 
