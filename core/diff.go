@@ -34,6 +34,8 @@ type Diff struct {
 	Notes []string
 
 	snapshot *changes.Snapshot
+	// shown reports whether a file that is there now is looked at.
+	shown func(changes.File) bool
 	originals
 }
 
@@ -43,6 +45,20 @@ type Diff struct {
 //
 // A bottle without a workspace, and one whose record of it the agent has changed, is of KindInput.
 func (b *Bottle) Diff(ctx context.Context, opts DiffOptions) (*Diff, error) {
+	d, err := b.diff(ctx, opts, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range d.Changes {
+		if c.New != nil && c.New.Kind == changes.Symlink && changes.LeadsOut(c.Name, d.snapshot.Target(c.Name)) {
+			d.note("%s is a link to %s, out of the workspace", patch.Quote(c.Name), patch.Quote(d.snapshot.Target(c.Name)))
+		}
+	}
+	return d, nil
+}
+
+// diff is Diff that keeps the contents of unchanged files too, if it is told to.
+func (b *Bottle) diff(ctx context.Context, opts DiffOptions, whole bool) (*Diff, error) {
 	record, err := b.record(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +78,7 @@ func (b *Bottle) Diff(ctx context.Context, opts DiffOptions) (*Diff, error) {
 	for _, f := range record.Files {
 		given[f.Name] = f
 	}
-	shown := func(f changes.File) bool {
+	d.shown = func(f changes.File) bool {
 		if _, ok := given[f.Name]; ok {
 			return true
 		}
@@ -70,26 +86,23 @@ func (b *Bottle) Diff(ctx context.Context, opts DiffOptions) (*Diff, error) {
 	}
 	d.snapshot, err = b.snapshot(ctx, changes.Options{MaxBytes: opts.MaxBytes, Keep: func(f changes.File) bool {
 		old, ok := given[f.Name]
-		return !(ok && changes.Same(old, f)) && shown(f)
+		return (whole || !ok || !changes.Same(old, f)) && d.shown(f)
 	}})
 	if err != nil {
 		return nil, err
 	}
 	skipped := 0
 	for _, c := range d.snapshot.Compare(record) {
-		if c.New != nil && !shown(*c.New) {
+		if c.New != nil && !d.shown(*c.New) {
 			if patch.CheckName(c.Name) == nil {
 				skipped++
 			}
 			continue
 		}
 		d.Changes = append(d.Changes, c)
-		if c.New != nil && c.New.Kind == changes.Symlink && changes.LeadsOut(c.Name, d.snapshot.Target(c.Name)) {
-			d.note("%s is a link to %s, out of the workspace", patch.Quote(c.Name), patch.Quote(d.snapshot.Target(c.Name)))
-		}
 	}
 	if skipped > 0 {
-		d.note("%d new files that ignore files leave out are not shown: --all shows them", skipped)
+		d.note("left out, as your ignore files have it: %d of the new files (--all takes them)", skipped)
 	}
 	return d, nil
 }
@@ -147,16 +160,23 @@ func (d *Diff) content(f changes.File) ([]byte, error) {
 	if f.Size > maxPatched {
 		return nil, Errorf(KindInput, "%s has %s: it is too large for a patch: take it out with bottle export or bottle cp", patch.Quote(f.Name), bytesText(f.Size))
 	}
-	r, err := d.snapshot.Content(f.Name)
-	if alias := d.snapshot.Alias(f.Name); err != nil && alias != "" {
-		// A second name of a file that is as it was given.
-		f.Name = alias
-		return d.original(f)
-	}
+	r, _, err := d.reader(f)
 	if err != nil {
 		return nil, err
 	}
 	return io.ReadAll(r)
+}
+
+// reader reads what a file holds now.
+func (d *Diff) reader(f changes.File) (io.Reader, int64, error) {
+	r, err := d.snapshot.Content(f.Name)
+	if alias := d.snapshot.Alias(f.Name); err != nil && alias != "" {
+		// A second name of a file that is as it was given.
+		f.Name = alias
+		content, err := d.original(f)
+		return bytes.NewReader(content), int64(len(content)), err
+	}
+	return r, f.Size, err
 }
 
 // OriginalError is a file of which it is not known any more what the agent was given.
@@ -220,7 +240,7 @@ func (o originals) fromDir(f changes.File) ([]byte, error) {
 func (o originals) fromGit(revision string) func(changes.File) ([]byte, error) {
 	return func(f changes.File) ([]byte, error) {
 		cmd := exec.CommandContext(o.ctx, "git", "-C", o.dir, "cat-file", "blob", revision+":./"+f.Name) //nolint:gosec // no shell; the name cannot be an option
-		cmd.Env = append(os.Environ(), "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1")
+		cmd.Env = gitEnv()
 		var out bytes.Buffer
 		cmd.Stdout = &limitedWriter{w: &out, left: f.Size + 1}
 		err := cmd.Run()

@@ -97,7 +97,7 @@ func TestThePatchMakesTheAgentsTreeOfTheUsers(t *testing.T) {
 		t.Errorf("got %q, want %q", names, want)
 	}
 	notes := strings.Join(d.Notes, "; ")
-	if !strings.Contains(notes, "out is a link to /etc/passwd, out of the workspace") || !strings.Contains(notes, "2 new files that ignore files leave out") {
+	if !strings.Contains(notes, "out is a link to /etc/passwd, out of the workspace") || !strings.Contains(notes, "left out, as your ignore files have it: 2 of the new files") {
 		t.Errorf("notes %q", d.Notes)
 	}
 	text, lost := patchOf(t, d)
