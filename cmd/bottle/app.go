@@ -43,6 +43,9 @@ func run(args []string, io *streams) int {
 		f.complete(args[2:])
 		return exitOK
 	}
+	if len(args) == 3 && args[1] == referenceWord {
+		return f.finish(f.reference(args[2]))
+	}
 	err := f.app().Run(f.arrange(args))
 	return f.finish(err)
 }
