@@ -64,7 +64,7 @@ func (f *factory) app() *cli.App {
 		Flags:          f.flags(),
 		Commands: []*cli.Command{
 			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil), newPsCommand(f, nil), newRmCommand(f, nil),
-			newInspectCommand(f, nil), newLogsCommand(f, nil), newStopCommand(f, nil), newDiffCommand(f, nil), newExportCommand(f, nil),
+			newInspectCommand(f, nil), newLogsCommand(f, nil), newStopCommand(f, nil), newDiffCommand(f, nil), newExportCommand(f, nil), newAttachCommand(f, nil), newTopCommand(f, nil),
 			newPolicyCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
 			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),
 		},
