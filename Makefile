@@ -23,8 +23,13 @@ build: ## build the programs into bin/, static
 	CGO_ENABLED=0 $(GO) build $(TRIMPATH) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 .PHONY: install
-install: build ## install into $(PREFIX)/bin
+install: build ## install into $(PREFIX)/bin, the man page too
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin $(BIN)/bottle $(BIN)/bottle-probe $(BIN)/bottle-sidecar
+	install -D -m 0644 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/share/man/man1 docs/bottle.1
+
+.PHONY: docs
+docs: ## write docs/cli.md and the man page anew
+	$(GO) generate ./cmd/bottle
 
 .PHONY: demo
 demo: build ## install what is missing and run a real bottle

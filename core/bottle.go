@@ -29,6 +29,7 @@ type Bottle struct {
 	rt       runtime.Runtime
 	launch   string
 	user     string // as specified
+	copied   copied
 	report   reporter
 	launched []Sidecar // of a bottle that this process launched
 

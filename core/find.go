@@ -167,6 +167,7 @@ func (b *Bottle) inspect(ctx context.Context) error {
 		return err
 	}
 	b.container, b.user = c.ID, c.Labels[LabelUser]
+	b.copied = copiedFrom(c.Labels)
 	if text := c.Labels[LabelCommand]; text != "" {
 		if err := json.Unmarshal([]byte(text), &b.Command); err != nil {
 			return fmt.Errorf("bottle %s: its label %s is not readable: %w", b.Name, LabelCommand, err)

@@ -80,7 +80,7 @@ const (
 
 // Inspect describes the bottle, broken or whole.
 func (b *Bottle) Inspect(ctx context.Context) (Inspection, error) {
-	in := Inspection{Name: b.Name, Agent: b.Agent, State: StateBroken, Command: b.Command, User: b.user, Containers: []ContainerView{}, Networks: []NetworkView{}}
+	in := Inspection{Name: b.Name, Agent: b.Agent, State: StateBroken, Command: b.Command, User: b.user, Containers: []ContainerView{}, Networks: []NetworkView{}, Labels: map[string]string{}}
 	b.mu.Lock()
 	in.Launch = b.launch
 	b.mu.Unlock()
@@ -111,6 +111,7 @@ func (b *Bottle) Inspect(ctx context.Context) (Inspection, error) {
 		if view.Role == RoleAgent {
 			in.State, in.Created = view.State, c.Created
 			in.Labels = maps.Clone(c.Labels)
+			delete(in.Labels, LabelSeal)
 		}
 		in.Containers = append(in.Containers, view)
 	}

@@ -26,6 +26,12 @@ const (
 	// LabelRestart is, on the agent's container, how many labels of its name, a dot and a
 	// number from 0 follow: together they are what a restart needs to know of the launch.
 	LabelRestart = "dev.bottle.restart"
+	// LabelWorkspace tells where the copy of the user's files is and what it was made of, on the
+	// agent's container: a JSON object of source and target.
+	LabelWorkspace = "dev.bottle.workspace"
+	// LabelSeal is the key of the seal on the record of what was copied, on the agent's
+	// container. It protects the record from the agent, who sees no labels, and nothing else.
+	LabelSeal = "dev.bottle.seal"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
 	// LabelSource is the digest of where an image was built from: images with one

@@ -194,6 +194,7 @@ type launch struct {
 	run       []string          // by stepAgent: the agent's command
 	secretEnv map[string]string // by stepAgent: secret variables with what trust adds
 	user      account           // by stepUser
+	copied    copied            // by stepAgent
 
 	dockerfile string // the text that the image is built from
 
@@ -420,6 +421,9 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	labels := l.labels(RoleAgent)
 	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
+	if err := l.labelWorkspace(labels); err != nil {
+		return err
+	}
 	if roles := l.roles(); len(roles) > 0 {
 		labels[LabelSidecars] = strings.Join(roles, ",")
 	}
@@ -551,16 +555,16 @@ func (l *launch) provision(ctx context.Context) error {
 	files := fileItems(l.plan.Files, l.trees, l.user)
 	var what []string
 	if ws := l.plan.Workspace; ws.Source != "" {
-		tree := treeItem(l.tree, ws.Target, l.user)
+		copied := l.workspaceItems()
 		what = append(what, fmt.Sprintf("workspace of %d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
-		within := func(f item) bool { return strings.HasPrefix(f.target, strings.TrimSuffix(tree.target, "/")+"/") }
+		within := func(f item) bool { return strings.HasPrefix(f.target, strings.TrimSuffix(ws.Target, "/")+"/") }
 		if slices.ContainsFunc(files, within) {
 			// Which of the directories on its way are the workspace's shows when that is there.
-			if err := place(ctx, l.rt, l.container.ID, []item{tree}, l.user); err != nil {
+			if err := place(ctx, l.rt, l.container.ID, copied, l.user); err != nil {
 				return err
 			}
 		} else {
-			files = append(files, tree)
+			files = append(files, copied...)
 		}
 	}
 	if err := place(ctx, l.rt, l.container.ID, files, l.user); err != nil {
@@ -576,7 +580,7 @@ func (l *launch) provision(ctx context.Context) error {
 func (l *launch) bottle() *Bottle {
 	return &Bottle{
 		Name: l.name, Agent: l.plan.Agent, Network: l.network, Command: l.run, rt: l.rt, container: l.container.ID, launch: l.id,
-		user: l.userSpec(), undo: &l.undo, report: l.report, recording: l.recording, launched: l.launchedSidecars(),
+		user: l.userSpec(), copied: l.copied, undo: &l.undo, report: l.report, recording: l.recording, launched: l.launchedSidecars(),
 	}
 }
 

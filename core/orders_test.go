@@ -115,7 +115,7 @@ func describe(t *testing.T, b *bench, s *sidecars, bottle *core.Bottle) string {
 		spec := state.Spec
 		// What a restart would need holds certificates.
 		maps.DeleteFunc(spec.Labels, func(name, _ string) bool {
-			return name == core.LabelLaunch || strings.HasPrefix(name, "dev.bottle.restart")
+			return name == core.LabelLaunch || name == core.LabelSeal || strings.HasPrefix(name, "dev.bottle.restart")
 		})
 		spec.Image, spec.Files = "", nil
 		for i := range spec.Networks {
@@ -142,7 +142,7 @@ func describe(t *testing.T, b *bench, s *sidecars, bottle *core.Bottle) string {
 			must(t, err)
 			content, err := io.ReadAll(r)
 			must(t, err)
-			if strings.Contains(string(content), "CERTIFICATE") || strings.Contains(h.Name, "trust") || strings.HasSuffix(h.Name, "/inside") {
+			if strings.Contains(string(content), "CERTIFICATE") || strings.Contains(h.Name, "trust") || strings.HasSuffix(h.Name, "/inside") || strings.HasSuffix(h.Name, ".bottle/workspace") {
 				content = nil // a new one each time
 			}
 			add("file %s/%s %o %d:%d %q", top, h.Name, h.Mode, h.Uid, h.Gid, content)

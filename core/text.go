@@ -16,6 +16,9 @@ import (
 	"github.com/bottle-run/bottle/sidecar/policy"
 )
 
+// Bytes writes a number of bytes for people.
+func Bytes(n int64) string { return bytesText(n) }
+
 // bytesText writes a number of bytes for people.
 func bytesText(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}

@@ -179,6 +179,13 @@ func (c *checked) Logs(ctx context.Context, container string, opts LogOptions) e
 	return c.Runtime.Logs(ctx, container, opts)
 }
 
+func (c *checked) Stats(ctx context.Context, container string) (Stats, error) {
+	if err := objectName("container", container); err != nil {
+		return Stats{}, failed("read figures of container", container, err)
+	}
+	return c.Runtime.Stats(ctx, container)
+}
+
 func (c *checked) Exec(ctx context.Context, container string, spec ExecSpec) (ExitStatus, error) {
 	if err := firstError(objectName("container", container), spec.Validate()); err != nil {
 		return ExitStatus{}, failed("exec in container", container, err)

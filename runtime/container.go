@@ -49,6 +49,10 @@ type Containers interface {
 	// container is removed, or ctx ends.
 	Logs(ctx context.Context, container string, opts LogOptions) error
 
+	// Stats tells what a running container uses; one that does not run is FailedPrecondition.
+	// Without FeatureStats it is NotImplemented.
+	Stats(ctx context.Context, container string) (Stats, error)
+
 	// Exec runs a command in a running container and returns when it has ended
 	// and its output has been written. A command that is not there is NotFound,
 	// one that may not be executed is PermissionDenied, a container that does not

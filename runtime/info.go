@@ -78,6 +78,8 @@ const (
 	// FeatureCopyTmpfs is CopyTo and CopyFrom below a Tmpfs of a running
 	// container.
 	FeatureCopyTmpfs Feature = "copy-tmpfs"
+	// FeatureStats is Containers.Stats.
+	FeatureStats Feature = "stats"
 	// FeatureGVisor is the OCI runtime "runsc", installed and working.
 	FeatureGVisor Feature = "oci-runtime-runsc"
 )
@@ -88,6 +90,7 @@ var features = map[Feature]string{
 	FeatureCPULimit:    "limit of processor time",
 	FeatureHeredoc:     "heredoc in Dockerfiles",
 	FeatureCopyTmpfs:   "copies to and from a tmpfs",
+	FeatureStats:       "figures of what containers use",
 	FeatureGVisor:      "OCI runtime runsc (gVisor)",
 }
 

@@ -49,6 +49,9 @@ func run(args []string, io *streams) int {
 		f.complete(args[2:])
 		return exitOK
 	}
+	if len(args) == 3 && args[1] == referenceWord {
+		return f.finish(f.reference(args[2]))
+	}
 	err := f.app().Run(f.arrange(args))
 	return f.finish(err)
 }
@@ -66,8 +69,8 @@ func (f *factory) app() *cli.App {
 		OnUsageError:   usageFailed,
 		Flags:          f.flags(),
 		Commands: []*cli.Command{
-			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newCpCommand(f, nil),
-			newPsCommand(f, nil), newInspectCommand(f, nil), newLogsCommand(f, nil),
+			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newAttachCommand(f, nil), newCpCommand(f, nil),
+			newPsCommand(f, nil), newInspectCommand(f, nil), newLogsCommand(f, nil), newTopCommand(f, nil), newDiffCommand(f, nil), newExportCommand(f, nil),
 			newStopCommand(f, nil), newRestartCommand(f, nil), newRmCommand(f, nil), newPruneCommand(f, nil),
 			newPolicyCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
 			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),

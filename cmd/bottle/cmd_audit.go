@@ -27,7 +27,8 @@ func newAuditCommand(f *factory, do func(auditOptions) error) *cli.Command {
 		ArgsUsage: "NAME",
 		Description: "One line for each decision of the egress proxy, of the firewall and of the git gate,\n" +
 			"oldest first: a request that the egress proxy passes on is decided by both. Each fetch and\n" +
-			"push is one line of the git gate's. With --json the lines are those that the sidecars wrote.",
+			"push is one line of the git gate's. With --json the lines are those that the sidecars wrote.\n\n" +
+			"Example: bottle audit dev --denied --since 1h",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Usage: "go on with what comes, until the bottle ends"},
 			&cli.BoolFlag{Name: "denied", Usage: "show only what was denied"},

@@ -22,7 +22,7 @@ func newBuildCommand(f *factory, do func(buildOptions) error) *cli.Command {
 		Name:        "build",
 		Usage:       "build or pull the images of bottles",
 		ArgsUsage:   "[BOTTLE...]",
-		Description: "Without arguments, those of every bottle of the manifest. Prints each image's reference.",
+		Description: "Without arguments, those of every bottle of the manifest. Prints each image's reference.\n\nExample: bottle build --no-cache box",
 		Flags:       []cli.Flag{&cli.BoolFlag{Name: "no-cache", Usage: "build anew"}},
 		Action: func(c *cli.Context) error {
 			if err := f.noCommand("build"); err != nil {

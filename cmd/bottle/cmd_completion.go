@@ -21,7 +21,8 @@ func newCompletionCommand(f *factory) *cli.Command {
 		ArgsUsage: "bash|zsh|fish",
 		Description: "bash: source <(bottle completion bash), in ~/.bashrc\n" +
 			"zsh:  bottle completion zsh > \"${fpath[1]}/_bottle\"\n" +
-			"fish: bottle completion fish > ~/.config/fish/completions/bottle.fish",
+			"fish: bottle completion fish > ~/.config/fish/completions/bottle.fish\n\n" +
+			"Example: bottle completion zsh",
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 1, 1); err != nil {
 				return err

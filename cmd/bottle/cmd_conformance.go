@@ -42,7 +42,8 @@ func newConformanceCommand(f *factory, do func(conformanceOptions) error) *cli.C
 		Description: "Runs the suite on the engine that --runtime and --host name. It makes networks, images and\n" +
 			"containers, and leaves nothing. What it sends meets only what the run itself made: the outside\n" +
 			"world is a network namespace, which needs root. For a rootless engine, serve it as root with\n" +
-			"bottle conformance world, and name it with --world.",
+			"bottle conformance world, and name it with --world.\n\n" +
+			"Example: bottle conformance --runtime podman --report report.md",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "run", Usage: "run only the tests whose name matches `REGEX`"},
 			&cli.StringSliceFlag{Name: "report", Usage: "write a report to `FILE`: .json, .xml (JUnit) or .md; may be repeated"},
@@ -76,9 +77,10 @@ func newConformanceCommand(f *factory, do func(conformanceOptions) error) *cli.C
 
 func newWorldCommand(f *factory) *cli.Command {
 	return &cli.Command{
-		Name:  "world",
-		Usage: "serve the outside world that the suite tests against (needs root; Linux)",
-		Flags: []cli.Flag{&cli.StringFlag{Name: "listen", Required: true, Usage: "`SOCKET` to make"}},
+		Name:        "world",
+		Usage:       "serve the outside world that the suite tests against (needs root; Linux)",
+		Description: "Example: bottle conformance world --listen /run/world.sock",
+		Flags:       []cli.Flag{&cli.StringFlag{Name: "listen", Required: true, Usage: "`SOCKET` to make"}},
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 0, 0); err != nil {
 				return err

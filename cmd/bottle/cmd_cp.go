@@ -33,7 +33,9 @@ func newCpCommand(f *factory, do func(cpOptions) error) *cli.Command {
 		ArgsUsage: "SOURCE DEST",
 		Description: "One of the two is NAME:/PATH, in a bottle; a host path with a colon is written ./PATH. As the\n" +
 			"other one, - is a tar archive on standard input or output. What comes out is the agent's: links\n" +
-			"that lead out of the copy are left out, and nothing is written outside of DEST.",
+			"that lead out of the copy are left out, and nothing is written outside of DEST.\n\n" +
+			"Example: bottle cp dev:/workspace/report.pdf .\n" +
+			"Example: bottle cp notes.md dev:/workspace/",
 		Flags: []cli.Flag{&cli.StringFlag{Name: "limit", Value: "64GiB", Usage: "copy out at most `SIZE`"}},
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 2, 2); err != nil {

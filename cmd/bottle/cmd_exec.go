@@ -27,7 +27,7 @@ func newExecCommand(f *factory, do func(execOptions) error) *cli.Command {
 		Name:        execName,
 		Usage:       "run a command in a running bottle",
 		ArgsUsage:   "NAME [--] [CMD...]",
-		Description: "Without CMD, the agent's command. Its exit status is passed on. Flags come before NAME.",
+		Description: "Without CMD, the agent's command. Its exit status is passed on. Flags come before NAME.\n\nExample: bottle exec --user root dev -- apt-get update",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER`, who does not get the bottle's secret variables, even if it is the agent's"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "run in `DIR`"},

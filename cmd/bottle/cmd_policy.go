@@ -49,13 +49,14 @@ func newPolicyCommand(f *factory, do func(policyOptions) error) *cli.Command {
 		}
 	}
 	return &cli.Command{
-		Name:   "policy",
-		Usage:  "show, change or try what may leave a bottle",
-		Action: noCommandNamed("policy", "NAME", "show", "set", "test"),
+		Name:        "policy",
+		Usage:       "show, change or try what may leave a bottle",
+		Description: "Example: bottle policy show dev",
+		Action:      noCommandNamed("policy", "NAME", "show", "set", "test"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "show", Usage: "print what is in force, in the form that set reads", ArgsUsage: "NAME",
-				Description: "With --json the configurations of the sidecars are printed whole.",
+				Description: "With --json the configurations of the sidecars are printed whole.\n\nExample: bottle policy show dev",
 				Action:      action("show", 1),
 			},
 			{
@@ -63,13 +64,15 @@ func newPolicyCommand(f *factory, do func(policyOptions) error) *cli.Command {
 				Description: "FILE, or standard input, holds the sections egress and git of a bottle, or one of them, or\n" +
 					"a manifest of which those of the agent's bottle are taken. Of git, what may be pushed and\n" +
 					"fetched changes; repositories and their credentials stay. New tokens are taken from your environment.\n" +
-					"If anything is wrong the old policy stays in force.",
+					"If anything is wrong the old policy stays in force.\n\n" +
+					"Example: bottle policy set dev bottle.yaml",
 				Action: action("set", 2),
 			},
 			{
 				Name: "test", Usage: "say which rule decides about a request, without sending it", ArgsUsage: "NAME METHOD URL",
 				Description: "The exit status is 0 if it would be allowed and 121 if it would be denied. The methods\n" +
-					"FETCH and PUSH are git's: the URL is a repository's, for PUSH with #refs/heads/NAME after it.",
+					"FETCH and PUSH are git's: the URL is a repository's, for PUSH with #refs/heads/NAME after it.\n\n" +
+					"Example: bottle policy test dev GET https://pypi.org/simple/",
 				Action: action("test", 3),
 			},
 		},

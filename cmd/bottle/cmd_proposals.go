@@ -65,22 +65,26 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 		&cli.StringFlag{Name: "policy-revision", Usage: "fail unless the policy in force has the `REVISION` that show printed"},
 	}
 	return &cli.Command{
-		Name:   "proposals",
-		Usage:  "show and answer what agents propose to change",
-		Action: noCommandNamed("proposals", "", "list", "show", "approve", "deny"),
+		Name:        "proposals",
+		Usage:       "show and answer what agents propose to change",
+		Description: "Example: bottle proposals list",
+		Action:      noCommandNamed("proposals", "", "list", "show", "approve", "deny"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list the proposals of some or all bottles", ArgsUsage: "[NAME...]",
-				Action: action("list", 0, -1),
+				Description: "Example: bottle proposals list dev --json",
+				Action:      action("list", 0, -1),
 			},
 			{
 				Name: "show", Usage: "print a proposal: what would become possible, and the revisions that an answer may name", ArgsUsage: "NAME ID",
-				Action: action("show", 2, 2),
+				Description: "Example: bottle proposals show dev p1",
+				Action:      action("show", 2, 2),
 			},
 			{
 				Name: "approve", Usage: "bring a proposal into force, until the bottle ends or, with --save, for later bottles too", ArgsUsage: "NAME ID",
 				Description: "The exit status is 109 if the proposal or the policy is not as it was shown.\n" +
-					"A token that the bottle does not have yet is taken from your environment.",
+					"A token that the bottle does not have yet is taken from your environment.\n\n" +
+					"Example: bottle proposals approve dev p1",
 				Flags: append([]cli.Flag{
 					reason,
 					&cli.StringFlag{Name: "edit", Usage: "make the change in `FILE` (- for standard input) instead: JSON, as show --json prints it under proposal.change"},
@@ -91,8 +95,9 @@ func newProposalsCommand(f *factory, do func(proposalsOptions) error) *cli.Comma
 			},
 			{
 				Name: "deny", Usage: "answer no to a proposal", ArgsUsage: "NAME ID",
-				Flags:  append([]cli.Flag{reason}, shown[0]),
-				Action: action("deny", 2, 2),
+				Description: "Example: bottle proposals deny dev p1 --reason \"not needed\"",
+				Flags:       append([]cli.Flag{reason}, shown[0]),
+				Action:      action("deny", 2, 2),
 			},
 		},
 	}

@@ -16,8 +16,9 @@ import (
 
 func newPsCommand(f *factory, do func() error) *cli.Command {
 	return &cli.Command{
-		Name:  "ps",
-		Usage: "list bottles",
+		Name:        "ps",
+		Usage:       "list bottles",
+		Description: "Example: bottle ps --runtime podman --json",
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 0, 0); err != nil {
 				return err

@@ -23,7 +23,8 @@ func newRestartCommand(f *factory, do func(restartOptions) error) *cli.Command {
 		Description: "The workspace, the files that the manifest puts in, and the variables are carried over as the\n" +
 			"agent has them; the rest of the container is as in the image again. The sidecars and the policy in force\n" +
 			"stay. The old container runs until the new one is complete, and is left if something fails. A bottle\n" +
-			"run that is attached runs the agent's command again.",
+			"run that is attached runs the agent's command again.\n\n" +
+			"Example: bottle restart dev --keep ~/.cache",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "keep", Usage: "carry `PATH` over, too: absolute, or below the agent's home as ~/…"},
 			&cli.BoolFlag{Name: "force", Usage: "remove what another restart has left, or is still at"},

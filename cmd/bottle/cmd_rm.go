@@ -17,10 +17,11 @@ type rmOptions struct {
 
 func newRmCommand(f *factory, do func(rmOptions) error) *cli.Command {
 	return &cli.Command{
-		Name:      "rm",
-		Usage:     "end bottles and remove all that belongs to them",
-		ArgsUsage: "[NAME...]",
-		Flags:     []cli.Flag{&cli.BoolFlag{Name: "images", Usage: "also remove the images built for the manifest's bottles, unless a container uses them"}},
+		Name:        "rm",
+		Usage:       "end bottles and remove all that belongs to them",
+		ArgsUsage:   "[NAME...]",
+		Description: "At once: bottle stop lets the agent end first.\n\nExample: bottle rm dev dev-2",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "images", Usage: "also remove the images built for the manifest's bottles, unless a container uses them"}},
 		Action: func(c *cli.Context) error {
 			least := 1
 			if c.Bool("images") {

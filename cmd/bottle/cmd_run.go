@@ -36,7 +36,9 @@ func newRunCommand(f *factory, do func(runOptions) error) *cli.Command {
 		Usage:     "bring an agent's bottle up, run the agent in it, and remove it",
 		ArgsUsage: "[AGENT] [-- CMD...]",
 		Description: "The agent may be left out if the manifest has only one. Its command, or CMD, runs in\n" +
-			"the bottle with your terminal, and its exit status is passed on.",
+			"the bottle with your terminal, and its exit status is passed on.\n\n" +
+			"Example: bottle run dev\n" +
+			"Example: bottle run dev --name try -e DEBUG=1 -- make test",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "the bottle's `NAME`; it is an error if it is taken"},
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the bottle running, idle, and print its name"},

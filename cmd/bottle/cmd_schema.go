@@ -8,8 +8,9 @@ import (
 
 func newSchemaCommand(f *factory) *cli.Command {
 	return &cli.Command{
-		Name:  "schema",
-		Usage: "print the JSON Schema of bottle.yaml",
+		Name:        "schema",
+		Usage:       "print the JSON Schema of bottle.yaml",
+		Description: "Example: bottle schema",
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 0, 0); err != nil {
 				return err

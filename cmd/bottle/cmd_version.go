@@ -9,8 +9,9 @@ import (
 
 func newVersionCommand(f *factory) *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print the version",
+		Name:        "version",
+		Usage:       "print the version",
+		Description: "Example: bottle version --json",
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 0, 0); err != nil {
 				return err

@@ -180,7 +180,7 @@ func (c *completer) values(flag cli.Flag, prefix string) {
 		list = scaffold.Agents()
 	case "language":
 		list = scaffold.Languages()
-	case "file", "workspace", "report":
+	case "file", "workspace", "report", "to":
 		c.files()
 	}
 	for _, v := range list {

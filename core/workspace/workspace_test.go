@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -196,5 +198,46 @@ func TestAWorkspaceThatIsNoneIsAnError(t *testing.T) {
 	cancel(io.ErrUnexpectedEOF)
 	if _, err := Scan(ctx, root, Options{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a cancelled scan: %v", err)
+	}
+}
+
+func TestWhatScanLeavesOutIsIgnoredByName(t *testing.T) {
+	root := plant(t, map[string]string{
+		".gitignore": "*.o\n/build/\n!keep.o\n", ".bottleignore": "secret\n", "sub/.gitignore": "log\n!deep/log\n", "src/a.o": "", "a.c": "", "build/x": "",
+	})
+	ignored, err := Ignored(root, Options{Ignore: []string{"/private"}})
+	must(t, err)
+	for name, want := range map[string]bool{
+		"a.c": false, "new.o": true, "src/a.o": true, "src/keep.o": false, "build/x/y": true, "build": false, "other/build/x": false,
+		"secret": true, "sub/secret/x": true, "sub/log": true, "log": false, "sub/deep/log": false, "private/x": true, "nosuch/dir/x.o": true,
+	} {
+		if got := ignored(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	none, err := Ignored(root, Options{All: true})
+	must(t, err)
+	if none("x.o") || none("secret") {
+		t.Error("All leaves something out")
+	}
+	if _, err := Ignored(root+"/nosuch", Options{}); err == nil {
+		t.Error("a directory that is not there has no rules, and that is no error")
+	}
+}
+
+func TestWhatIsWrittenIsNoted(t *testing.T) {
+	root := plant(t, map[string]string{"a": "aye", "d/b": "bee"})
+	must(t, os.Symlink("a", filepath.Join(root, "l")))
+	must(t, os.Chmod(filepath.Join(root, "a"), 0o755))
+	var got []string
+	must(t, scan(t, root, Options{}).WriteNoted(t.Context(), tar.NewWriter(io.Discard), "x", 1, 1, func(n Noted) {
+		got = append(got, fmt.Sprintf("%s %v %d %.4x %s", n.Name, n.Mode, n.Size, n.Sum, n.Target))
+	}))
+	want := []string{
+		fmt.Sprintf("a -rwxr-xr-x 3 %.4x ", sha256.Sum256([]byte("aye"))), fmt.Sprintf("d/b -rw-r--r-- 3 %.4x ", sha256.Sum256([]byte("bee"))),
+		"l Lrwxrwxrwx 0 00000000 a",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package workspace
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,22 @@ import (
 // owned by uid and gid. A file that has gone since the scan is left out. One that
 // changes while it is read is an error.
 func (t *Tree) Write(ctx context.Context, w *tar.Writer, prefix string, uid, gid int) error {
+	return t.WriteNoted(ctx, w, prefix, uid, gid, nil)
+}
+
+// Noted is a file or link as it was written into the copy.
+type Noted struct {
+	Name string // slash-separated, below the root
+	Mode fs.FileMode
+	Size int64
+	// Sum is the SHA-256 of a file's content; Target is a link's.
+	Sum    [sha256.Size]byte
+	Target string
+}
+
+// WriteNoted is Write that tells note of each file and link that it has written, if note is
+// not nil.
+func (t *Tree) WriteNoted(ctx context.Context, w *tar.Writer, prefix string, uid, gid int, note func(Noted)) error {
 	head := func(e entry) *tar.Header {
 		return &tar.Header{
 			Name: path.Join(prefix, e.name), Mode: int64(e.mode.Perm()), Uid: uid, Gid: gid, ModTime: e.mtime,
@@ -32,7 +49,7 @@ func (t *Tree) Write(ctx context.Context, w *tar.Writer, prefix string, uid, gid
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		h := head(e)
+		h, n := head(e), Noted{Name: e.name, Mode: e.mode}
 		full := filepath.Join(t.Root, filepath.FromSlash(e.name))
 		var err error
 		switch {
@@ -40,11 +57,19 @@ func (t *Tree) Write(ctx context.Context, w *tar.Writer, prefix string, uid, gid
 			err = writeDir(w, h)
 		case e.mode&fs.ModeSymlink != 0:
 			err = writeLink(w, h, full)
+		case note != nil:
+			sum := sha256.New()
+			err = writeFile(w, h, full, sum)
+			sum.Sum(n.Sum[:0])
 		default:
-			err = writeFile(w, h, full)
+			err = writeFile(w, h, full, nil)
 		}
 		if err != nil && !errors.Is(err, errGone) {
 			return err
+		}
+		if note != nil && err == nil && !e.mode.IsDir() {
+			n.Size, n.Target = h.Size, h.Linkname
+			note(n)
 		}
 	}
 	return nil
@@ -71,7 +96,8 @@ func writeLink(w *tar.Writer, h *tar.Header, full string) error {
 	return w.WriteHeader(h)
 }
 
-func writeFile(w *tar.Writer, h *tar.Header, full string) error {
+// writeFile writes a file's content to sum, too, if that is not nil.
+func writeFile(w *tar.Writer, h *tar.Header, full string, sum io.Writer) error {
 	// What was a file may be a link or a FIFO by now: neither is followed or
 	// waited for.
 	f, err := os.OpenFile(full, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -93,7 +119,11 @@ func writeFile(w *tar.Writer, h *tar.Header, full string) error {
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	switch n, err := io.Copy(w, io.LimitReader(f, h.Size)); {
+	var out io.Writer = w
+	if sum != nil {
+		out = io.MultiWriter(w, sum)
+	}
+	switch n, err := io.Copy(out, io.LimitReader(f, h.Size)); {
 	case err != nil:
 		return fmt.Errorf("copy %s: %w", full, err)
 	case n < h.Size:

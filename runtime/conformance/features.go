@@ -48,6 +48,14 @@ var askFor = map[runtime.Feature]func(context.Context, *Env) error{
 			return err
 		}
 	},
+	runtime.FeatureStats: func(ctx context.Context, e *Env) error {
+		b, err := e.BoxOf(ctx, runtime.ContainerSpec{})
+		if err != nil {
+			return failed("run a container: %v", err)
+		}
+		_, err = e.Runtime.Stats(ctx, b.ID)
+		return err
+	},
 	runtime.FeatureGVisor: func(ctx context.Context, e *Env) error {
 		_, err := e.BoxOf(ctx, runtime.ContainerSpec{OCIRuntime: "runsc"})
 		return err

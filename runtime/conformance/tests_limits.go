@@ -33,6 +33,11 @@ var limitTests = []Test{
 		Run: cpuLimit,
 	},
 	{
+		Name: "stats/of-a-container", Features: []runtime.Feature{runtime.FeatureStats},
+		Doc: "Stats tells processor time, which grows, memory and its limit, and processes; a container that has ended has none.",
+		Run: stats,
+	},
+	{
 		Name: "limits/open-files", Kernel: true,
 		Doc: "No more files than the limit are opened, in the main process and in an exec.",
 		Run: fileLimit,
@@ -106,6 +111,44 @@ func pidsLimit(ctx context.Context, e *Env) error {
 	}
 	// Each child has threads of its own, which count too.
 	return check(n > 2 && n < limit, "expected some children and fewer than %d, got %d", limit, n)
+}
+
+func stats(ctx context.Context, e *Env) error {
+	spec := runtime.ContainerSpec{}
+	if e.Info.Has(runtime.FeatureMemoryLimit) {
+		spec.Limits.Memory = 64 << 20
+	}
+	b, err := e.BoxOf(ctx, spec)
+	if err != nil {
+		return err
+	}
+	before, err := e.Runtime.Stats(ctx, b.ID)
+	if err != nil {
+		return err
+	}
+	if before.PIDs < 1 || before.Memory <= 0 || before.MemoryLimit != spec.Limits.Memory {
+		return failed("expected a process, some memory and the limit of %d, got %+v", spec.Limits.Memory, before)
+	}
+	if !e.Info.Simulated {
+		if _, err := b.Do(ctx, "burn", "200ms"); err != nil {
+			return err
+		}
+	}
+	after, err := e.Runtime.Stats(ctx, b.ID)
+	if err != nil {
+		return err
+	}
+	if after.CPU <= before.CPU {
+		return failed("expected more processor time than %v after some work, got %v", before.CPU, after.CPU)
+	}
+	if err := e.Runtime.Stop(ctx, b.ID, 0); err != nil {
+		return err
+	}
+	if _, err := e.Runtime.Stats(ctx, b.ID); !errdefs.IsFailedPrecondition(err) {
+		return failed("of a container that has ended: expected FailedPrecondition, got %v", err)
+	}
+	_, err = e.Runtime.Stats(ctx, e.Name("missing"))
+	return kind(err, errdefs.IsNotFound, "NotFound", "figures of a container that is not there")
 }
 
 func cpuLimit(ctx context.Context, e *Env) error {

@@ -37,6 +37,9 @@ func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 			info.Missing[feature] = reason
 		}
 	}
+	if reason := have.missingStats(); reason != "" {
+		info.Missing[runtime.FeatureStats] = reason
+	}
 	if _, err := ociRuntime("runsc"); err != nil {
 		info.Missing[runtime.FeatureGVisor] = err.Error()
 	}

@@ -54,6 +54,9 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 			info.Missing[limit.feature] = "the host's control groups, as far as the daemon may use them, do not have it"
 		}
 	}
+	if d.CgroupDriver == "none" {
+		info.Missing[runtime.FeatureStats] = "the daemon uses no control groups"
+	}
 	if _, ok := d.Runtimes[gVisor]; !ok {
 		info.Missing[runtime.FeatureGVisor] = noGVisor
 	}

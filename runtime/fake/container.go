@@ -32,6 +32,7 @@ type container struct {
 	life    context.Context // ends with the process
 	done    chan struct{}   // closed when it has ended
 	removed bool
+	looks   int // at its figures
 }
 
 // Run implements [runtime.Containers].
@@ -340,6 +341,30 @@ func (e *Engine) Kill(ctx context.Context, name, signal string) error {
 		return fail(op, name, precondition("it does not run"))
 	}
 	return fail(op, name, e.signal(c, signal))
+}
+
+// Stats implements [runtime.Containers]: each process counts for a millisecond and a page.
+func (e *Engine) Stats(ctx context.Context, name string) (runtime.Stats, error) {
+	const op = "read figures of container"
+	if err := e.enter(ctx, "Stats", op, name); err != nil {
+		return runtime.Stats{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.container(name)
+	if reason, missing := e.info.Missing[runtime.FeatureStats]; missing {
+		return runtime.Stats{}, fail(op, name, runtime.NotImplemented(runtime.FeatureStats, reason))
+	}
+	switch {
+	case c == nil && e.isForeign("containers", name):
+		return runtime.Stats{}, fail(op, name, foreign("container", name))
+	case c == nil:
+		return runtime.Stats{}, fail(op, name, notFound("container", name))
+	case c.state != runtime.StateRunning:
+		return runtime.Stats{}, fail(op, name, precondition("it does not run"))
+	}
+	c.looks++
+	return runtime.Stats{CPU: time.Duration(c.looks) * time.Millisecond, Memory: 4096, MemoryLimit: c.spec.Limits.Memory, PIDs: 1}, nil
 }
 
 // RemoveContainer implements [runtime.Containers].

@@ -128,6 +128,11 @@ func (r *Runtime) Logs(ctx context.Context, container string, opts runtime.LogOp
 	return plain(ctx, r, "Logs", container, func() error { return r.rt.Logs(ctx, container, opts) })
 }
 
+// Stats implements [runtime.Containers].
+func (r *Runtime) Stats(ctx context.Context, container string) (runtime.Stats, error) {
+	return call(ctx, r, "Stats", container, func() (runtime.Stats, error) { return r.rt.Stats(ctx, container) })
+}
+
 // Exec implements [runtime.Containers].
 func (r *Runtime) Exec(ctx context.Context, container string, spec runtime.ExecSpec) (runtime.ExitStatus, error) {
 	return call(ctx, r, "Exec", container, func() (runtime.ExitStatus, error) { return r.rt.Exec(ctx, container, spec) })

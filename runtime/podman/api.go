@@ -14,6 +14,7 @@ import (
 type hostInfo struct {
 	Host struct {
 		Arch              string   `json:"arch"`
+		MemTotal          uint64   `json:"memTotal"`
 		BuildahVersion    string   `json:"buildahVersion"`
 		CgroupVersion     string   `json:"cgroupVersion"`
 		CgroupControllers []string `json:"cgroupControllers"`

@@ -119,6 +119,9 @@ func missingFeatures(h *hostInfo) map[rt.Feature]string {
 			m[f] = "the host has no " + controller + " cgroup controller"
 		}
 	}
+	if h.Host.CgroupVersion == "v1" && h.Host.Security.Rootless {
+		m[rt.FeatureStats] = "a rootless engine cannot tell on a host with cgroup v1"
+	}
 	if v := h.Host.BuildahVersion; olderThan(v, 1, 33) {
 		m[rt.FeatureHeredoc] = "buildah " + v + " has no heredoc (1.33 has)"
 	}

@@ -198,6 +198,11 @@ func (t *traced) Stop(ctx context.Context, container string, grace time.Duration
 	return plain(ctx, t, Call{Method: "Stop", Object: container, Detail: grace.String()}, func() error { return t.rt.Stop(ctx, container, grace) })
 }
 
+// Stats implements [runtime.Containers].
+func (t *traced) Stats(ctx context.Context, container string) (runtime.Stats, error) {
+	return call(ctx, t, Call{Method: "Stats", Object: container}, func() (runtime.Stats, error) { return t.rt.Stats(ctx, container) })
+}
+
 // Kill implements [runtime.Containers].
 func (t *traced) Kill(ctx context.Context, container, signal string) error {
 	return plain(ctx, t, Call{Method: "Kill", Object: container, Detail: signal}, func() error { return t.rt.Kill(ctx, container, signal) })

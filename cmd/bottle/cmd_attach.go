@@ -1,0 +1,67 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/bottle-run/bottle/core"
+)
+
+// attachCommandOptions are those of bottle attach.
+type attachCommandOptions struct {
+	Name string
+	TTY  *bool
+	Stop bool
+}
+
+func newAttachCommand(f *factory, do func(attachCommandOptions) error) *cli.Command {
+	return &cli.Command{
+		Name:      "attach",
+		Usage:     "run the agent in a bottle that was left running, with your terminal",
+		ArgsUsage: "NAME",
+		Description: "Does in a bottle of bottle run --detach what bottle run does in a new one: the agent's command runs with your\n" +
+			"terminal, you are told when a sidecar dies, and its exit status is passed on. The bottle stays, for the next\n" +
+			"attach, unless --rm is given. An agent that runs already keeps the terminal that it has, as engines give a\n" +
+			"command's terminal to who started it: then a second one is started beside it.\n\n" +
+			"Example: bottle attach dev",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "rm", Usage: "remove the bottle when the agent has ended"},
+			ttyFlag, noTTYFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := arity(c, 1, 1); err != nil {
+				return err
+			}
+			if err := f.noCommand("attach"); err != nil {
+				return err
+			}
+			opts := attachCommandOptions{Name: c.Args().First(), TTY: ttyWish(c), Stop: c.Bool("rm")}
+			if do != nil {
+				return do(opts)
+			}
+			return f.attachTo(opts)
+		},
+	}
+}
+
+// attachTo is bottle attach.
+func (f *factory) attachTo(opts attachCommandOptions) error {
+	sig, rt, release, err := f.engine()
+	if err != nil {
+		return err
+	}
+	defer release()
+	observe, done := f.observer()
+	defer done()
+	b, err := core.OpenMatching(sig.work, rt, opts.Name, observe)
+	if err != nil {
+		return interruptedOr(sig.work, err)
+	}
+	attach := attachOptions{TTY: opts.TTY}
+	if opts.Stop {
+		return f.attachAndClose(sig, b, attach, nil)
+	}
+	w := f.watch(sig.work, b, f.hasTerminal(attach) && f.io.Terminal != nil)
+	err = f.attach(sig.work, b, attach)
+	w.end(sig.work)
+	return err
+}
