@@ -150,7 +150,9 @@ func describe(t *testing.T, b *bench, s *sidecars, bottle *core.Bottle) string {
 		must(t, archive.Close())
 	}
 	slices.Sort(lines)
-	// Subnets are given in the order of the networks, and a root's name is its hash.
+	// Subnets are given in the order of the networks, a root's name is its hash, and each launch
+	// has a workspace of its own.
 	text := strings.ReplaceAll(strings.Join(lines, "\n"), bottle.Network.Subnet.String(), "SUBNET")
+	text = regexp.MustCompile(`"source":"[^"]*"`).ReplaceAllString(text, `"source":"SOURCE"`)
 	return regexp.MustCompile(`certs/[0-9a-f]{8}\.0`).ReplaceAllString(text, "certs/HASH.0")
 }

@@ -26,7 +26,7 @@ func newRestartCommand(f *factory, do func(restartOptions) error) *cli.Command {
 			"run that is attached runs the agent's command again.\n\n" +
 			"Example: bottle restart dev --keep ~/.cache",
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "keep", Usage: "carry `PATH` over, too: absolute, or below the agent's home as ~/…"},
+			&cli.StringSliceFlag{Name: "keep", Usage: "carry `PATH` over, too: absolute, or below the agent's home as ~/..."},
 			&cli.BoolFlag{Name: "force", Usage: "remove what another restart has left, or is still at"},
 		},
 		Action: func(c *cli.Context) error {
