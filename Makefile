@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Empty for a build that shares what the tests have compiled.
 TRIMPATH ?= -trimpath
 SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/launch/run hack/bench/run hack/bench/scale/run hack/bench/sidecar/run hack/conformance \
-	hack/demo hack/engines hack/mutations hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
+	hack/demo hack/engines hack/mutations hack/soak hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
@@ -42,6 +42,10 @@ test: ## install and start all three engines privately, run everything
 .PHONY: unit
 unit: ## the tests that need no engine
 	$(GO) test ./...
+
+.PHONY: soak
+soak: build ## what takes long: 100 kills, every fault and restart, on each engine (hours)
+	$(SUDO) env BOTTLE_TEST_KILLS=100 BOTTLE_TEST_FAULTS=all BOTTLE_TEST_RESTARTS=4 hack/soak
 
 .PHONY: lint
 lint: ## golangci-lint at the pinned version, and shellcheck

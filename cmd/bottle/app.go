@@ -38,6 +38,8 @@ type factory struct {
 	launching chan struct{}
 	// host describes this machine to the planner.
 	host func() (core.Host, error)
+	// watchdog looks after this process, if one does.
+	watchdog *watchdog
 	// recorded reports that records of bottles are kept, and leftovers looked for.
 	recorded bool
 }

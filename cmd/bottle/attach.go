@@ -25,7 +25,7 @@ type attachOptions struct {
 // attach runs a command in a bottle with the user's streams. The error is a
 // statusError if it ended with a status other than 0.
 func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions) error {
-	tty := f.hasTerminal(opts)
+	tty, cutOff := f.hasTerminal(opts), false
 	exec := core.ExecOptions{
 		Command: opts.Command, Env: opts.Env, User: opts.User, WorkDir: opts.WorkDir,
 		Stdin: opts.Stdin, Stdout: f.io.Stdout, Stderr: f.io.Stderr, TTY: tty,
@@ -36,11 +36,29 @@ func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions
 	if tty {
 		exec.Terminal = orElse(os.Getenv("TERM"), "xterm")
 		if t := f.io.Terminal; t != nil {
+			before, known := stateOf(t)
 			restore, err := rawTerminal(t)
 			if err != nil {
 				return err
 			}
-			defer restore()
+			if known {
+				f.watchdog.terminal(before)
+			}
+			_, _ = io.WriteString(f.io.Stdout, titleSave)
+			defer func() {
+				after := terminalDone
+				if err := recover(); err != nil {
+					_, _ = io.WriteString(f.io.Stdout, titleBack+terminalReset)
+					restore()
+					panic(err)
+				}
+				if cutOff {
+					after = terminalReset
+				}
+				_, _ = io.WriteString(f.io.Stdout, titleBack+after)
+				restore()
+				f.watchdog.terminal(terminalState{})
+			}()
 			sizes, stop := watchSize(t)
 			defer stop()
 			exec.Size, exec.Resize = terminalSize(t), sizes
@@ -52,6 +70,7 @@ func (f *factory) attach(ctx context.Context, b *core.Bottle, opts attachOptions
 	defer cancel(nil)
 	exec.Stdout = pipeWatcher{f.io.Stdout, cancel}
 	status, err := b.Exec(ctx, exec)
+	cutOff = err != nil || ctx.Err() != nil
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}

@@ -77,3 +77,37 @@ func cmdKillBoth(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("exit status %d; killed: %v\n%s", status, killed, seen)
 	}
 }
+
+// cmdRace runs a program several times at once. Each must end with status 0, or with that of a name that is taken: race N
+// PROGRAM ARG...
+func cmdRace(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: race N PROGRAM [ARG...]")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	program, err := exec.LookPath(args[1])
+	ts.Check(err)
+	cmds, said := make([]*exec.Cmd, n), make([]bytes.Buffer, n)
+	for i := range cmds {
+		cmds[i] = exec.Command(program, args[2:]...)
+		cmds[i].Env, cmds[i].Dir = ts.Value("env").(*testscript.Env).Vars, ts.MkAbs(".")
+		cmds[i].Stdout, cmds[i].Stderr = &said[i], &said[i]
+	}
+	for _, cmd := range cmds {
+		ts.Check(cmd.Start())
+	}
+	done, taken := 0, 0
+	for i, cmd := range cmds {
+		_ = cmd.Wait()
+		switch code := cmd.ProcessState.ExitCode(); {
+		case code == exitOK:
+			done++
+		case code == exitName && strings.Contains(said[i].String(), "there is a bottle named"):
+			taken++
+		default:
+			ts.Fatalf("status %d: %s", code, said[i].String())
+		}
+	}
+	_, _ = fmt.Fprintf(ts.Stdout(), "%d of %d had the name, %d were told that it is taken\n", done, n, taken)
+}

@@ -55,6 +55,7 @@ func (f *factory) record(manifest string) (*recorder, error) {
 	if err != nil {
 		return nil, &core.Error{Kind: core.KindRecord, Err: fmt.Errorf("nothing is launched without a record by which it can be found again: %w", err)}
 	}
+	f.watchdog = w
 	return &recorder{store: store, watchdog: w, manifest: manifest}, nil
 }
 

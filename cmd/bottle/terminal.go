@@ -23,6 +23,16 @@ func rawTerminal(f *os.File) (restore func(), err error) {
 	return func() { once.Do(func() { _ = term.Restore(int(f.Fd()), state) }) }, nil
 }
 
+const (
+	// terminalReset takes back what a program that was cut off may have asked of a
+	// terminal: another screen, a hidden cursor, reports of the mouse and of pasting, colours.
+	terminalReset = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l" + terminalDone
+	// terminalDone is what is right after any program: a cursor, and no colours.
+	terminalDone = "\x1b[?25h\x1b[0m"
+	// titleSave and titleBack put the window's title aside, and back.
+	titleSave, titleBack = "\x1b[22;2t", "\x1b[23;2t"
+)
+
 // terminalSize is the terminal's size now; zero if it cannot be told.
 func terminalSize(f *os.File) runtime.Size {
 	cols, rows, err := term.GetSize(int(f.Fd()))

@@ -119,6 +119,17 @@ func errorText(err error) string {
 // ready returns when the watchdog watches.
 func (w *watchdog) ready() error { return w.wait() }
 
+// terminal tells the watchdog of a terminal to restore if this process is killed; the
+// zero value is none any more.
+func (w *watchdog) terminal(t terminalState) {
+	if w == nil {
+		return
+	}
+	if line, err := json.Marshal(t); err == nil {
+		_, _ = w.pipe.Write(append(line, '\n')) // one that is dead restores nothing
+	}
+}
+
 // end tells the watchdog that this process needs it no more, and waits a little for its
 // end: it has nothing to do unless something is left. It reports whether it has ended.
 func (w *watchdog) end() bool {

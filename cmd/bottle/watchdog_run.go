@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -59,7 +58,13 @@ func watchdogMain() int {
 	_, _ = answer.WriteString(watchdogReady)
 	_ = answer.Close()
 	debug.FreeOSMemory()
-	_, _ = io.Copy(io.Discard, in) // until the parent ends
+	// Until the parent ends.
+	var terminal terminalState
+	for news := json.NewDecoder(in); news.Decode(&terminal) == nil; {
+	}
+	if terminal.Name != "" {
+		terminal.restore()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), watchdogPatience)
 	defer cancel()
 	err = c.clearUp(ctx, store, engines())
