@@ -66,6 +66,12 @@ func (b *Bottle) Restart(ctx context.Context, opts RestartOptions) error {
 		rt: b.rt, plan: notes.Plan, report: newReporter(opts.Observer), id: old.Labels[LabelLaunch], name: b.Name,
 		egress: newWayOut(notes.Plan, Secrets{}),
 	}
+	// Whose it is does not change.
+	before := statusOf(old.Labels, "", old.Created)
+	l.opts.Detach = before.Detached
+	if before.Owner != nil {
+		l.opts.Owner = *before.Owner
+	}
 	r := &restart{launch: l, bottle: b, old: old, notes: notes, keep: opts.Keep, force: opts.Force}
 	if err := r.prepare(); err != nil {
 		return fmt.Errorf("bottle %s: %w", b.Name, err)

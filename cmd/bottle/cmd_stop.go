@@ -58,7 +58,9 @@ func (f *factory) stop(opts stopOptions) error {
 		b, err := core.OpenMatching(sig.work, rt, name, observe)
 		var ended bool
 		if err == nil {
-			ended, err = b.Stop(sig.work, opts.Time)
+			if ended, err = b.Stop(sig.work, opts.Time); err == nil {
+				f.forget(b.Launch())
+			}
 		}
 		done()
 		if err == nil && f.globals.JSON {
