@@ -31,12 +31,13 @@ const (
 	stepClaim  = "create internal network"
 	stepEgress = "create egress network"
 
-	stepCertificates = "make certificates"
-	stepSidecarImage = "prepare sidecar image"
-	stepFirewall     = "start firewall"
-	stepEgressProxy  = "start egress proxy"
-	stepGitGate      = "start git gate"
-	stepSupervise    = "start supervise"
+	stepCertificates   = "make certificates"
+	stepSidecarProgram = "read sidecar program"
+	stepSidecarImage   = "prepare sidecar image"
+	stepFirewall       = "start firewall"
+	stepEgressProxy    = "start egress proxy"
+	stepGitGate        = "start git gate"
+	stepSupervise      = "start supervise"
 
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
@@ -203,6 +204,7 @@ type launch struct {
 	egressNetwork runtime.Network   // by stepEgress
 	egress        *wayOut           // nil without a way out
 	pair          *ca.Pair          // by stepCertificates
+	likely        *madeImage        // by stepSidecarProgram
 	sidecarImages map[string]string // by stepSidecarImage: references by role
 	firewall      runtime.Container // by stepFirewall
 	egressProxy   runtime.Container // by stepEgressProxy

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +40,10 @@ func (l *launch) sidecarSteps() []graph.Step {
 	if len(l.roles()) == 0 {
 		return nil
 	}
-	steps := []graph.Step{{Name: stepSidecarImage, Needs: []string{stepEngine}, Run: l.prepareSidecarImages}}
+	steps := []graph.Step{
+		{Name: stepSidecarProgram, Run: l.readSidecarProgram},
+		{Name: stepSidecarImage, Needs: []string{stepEngine, stepSidecarProgram}, Run: l.prepareSidecarImages},
+	}
 	if l.plan.Git != nil {
 		steps = append(steps, graph.Step{Name: stepGitGate, Object: l.plan.Agent, Needs: []string{stepSidecarImage, stepClaim, stepEgress}, Run: l.startGitGate})
 	}
@@ -93,6 +98,32 @@ func (l *launch) makeCertificates(context.Context) (err error) {
 	return err
 }
 
+// readSidecarProgram reads the program of the built-in sidecars while the engine says of what
+// architecture it is: most often of this one.
+func (l *launch) readSidecarProgram(context.Context) error {
+	builtIn := func(role string) bool { return l.replacement(role) == "" }
+	if !slices.ContainsFunc(l.roles(), builtIn) && (l.egress == nil || !l.egress.foreign()) {
+		return nil
+	}
+	image, note, err := l.makeSidecarImage(goruntime.GOARCH)
+	l.likely = &madeImage{image, note, err}
+	return nil // for another architecture it may be there
+}
+
+// madeImage is what [SidecarImage] returned.
+type madeImage struct {
+	image *sidecarimage.Image
+	note  string
+	err   error
+}
+
+func (l *launch) makeSidecarImage(arch string) (*sidecarimage.Image, string, error) {
+	if l.opts.SidecarImage != nil {
+		return l.opts.SidecarImage(arch)
+	}
+	return sidecarimage.FromHost(arch)
+}
+
 // prepareSidecarImages makes sure that the engine has the images of the sidecars.
 func (l *launch) prepareSidecarImages(ctx context.Context) error {
 	l.sidecarImages = map[string]string{}
@@ -134,16 +165,17 @@ func (l *launch) prepareSidecarImages(ctx context.Context) error {
 
 // builtInImage is the image of the built-in sidecars, loaded if it is not there.
 func (l *launch) builtInImage(ctx context.Context) (ref string, loaded bool, err error) {
-	make := l.opts.SidecarImage
-	if make == nil {
-		make = sidecarimage.FromHost
+	made := l.likely
+	if made == nil || l.info.Arch != goruntime.GOARCH {
+		image, note, err := l.makeSidecarImage(l.info.Arch)
+		made = &madeImage{image, note, err}
 	}
-	image, note, err := make(l.info.Arch)
-	if err != nil {
-		return "", false, withKind(KindImage, err)
+	if made.err != nil {
+		return "", false, withKind(KindImage, made.err)
 	}
-	if note != "" {
-		l.report.note(stepSidecarImage, note)
+	image := made.image
+	if made.note != "" {
+		l.report.note(stepSidecarImage, made.note)
 	}
 	got, loaded, note, err := sidecarimage.Ensure(ctx, l.rt, image)
 	if err != nil {

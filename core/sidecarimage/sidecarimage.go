@@ -58,14 +58,15 @@ const (
 
 // Image is an image that can be loaded.
 type Image struct {
-	tag   string
-	image v1.Image
+	tag            string
+	config         *v1.ConfigFile
+	program, roots []byte
 }
 
 // Tag is the reference that an engine has the image by.
 func (i *Image) Tag() string { return i.tag }
 
-// New assembles an image of a program for an architecture (in Go's spelling), and roots in
+// New describes an image of a program for an architecture (in Go's spelling), and roots in
 // PEM, which may be empty: then no host on the internet is trusted.
 func New(program, roots []byte, arch string) (*Image, error) {
 	config := &v1.ConfigFile{
@@ -79,22 +80,26 @@ func New(program, roots []byte, arch string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assembling the sidecar image: %w", err)
 	}
-	content := layer(program, roots)
 	// An empty layer stands for what is around the program and the roots.
 	digest := sha256.New()
 	for _, part := range [][]byte{described, layer(nil, nil), program, roots} {
 		fmt.Fprintf(digest, "%d:", len(part))
 		digest.Write(part)
 	}
-	image, err := mutate.ConfigFile(empty.Image, config)
+	return &Image{tag: Repository + ":" + hex.EncodeToString(digest.Sum(nil))[:16], config: config, program: program, roots: roots}, nil
+}
+
+// assemble makes the image, which most launches do not need: the engine has it.
+func (i *Image) assemble() (v1.Image, error) {
+	image, err := mutate.ConfigFile(empty.Image, i.config)
 	if err == nil {
 		// Not compressed: it goes no further than the engine's socket.
-		image, err = mutate.AppendLayers(image, static.NewLayer(content, types.DockerUncompressedLayer))
+		image, err = mutate.AppendLayers(image, static.NewLayer(layer(i.program, i.roots), types.DockerUncompressedLayer))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("assembling the sidecar image: %w", err)
 	}
-	return &Image{tag: Repository + ":" + hex.EncodeToString(digest.Sum(nil))[:16], image: image}, nil
+	return image, nil
 }
 
 // layer is the image's only layer, as an archive.
@@ -139,7 +144,11 @@ func (i *Image) Archive() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assembling the sidecar image: %w", err)
 	}
+	image, err := i.assemble()
+	if err != nil {
+		return nil, err
+	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(tarball.Write(tag, i.image, w)) }()
+	go func() { w.CloseWithError(tarball.Write(tag, image, w)) }()
 	return r, nil
 }

@@ -28,7 +28,11 @@ func assemble(t *testing.T, program, roots, arch string) *Image {
 
 func digest(t *testing.T, i *Image) string {
 	t.Helper()
-	d, err := i.image.Digest()
+	image, err := i.assemble()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := image.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
