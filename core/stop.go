@@ -3,7 +3,6 @@ package core
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -17,10 +16,10 @@ import (
 
 const stepEndAgent = "end agent"
 
-// Stop tells all processes of the agent's user in the bottle to end (SIGTERM), waits for them
-// as long as grace, and then removes the bottle as [Bottle.Close] does, whether they have ended
-// or not. ended reports whether they had. Processes of other users are not told.
-func (b *Bottle) Stop(ctx context.Context, grace time.Duration) (ended bool, err error) {
+// EndAgent tells all processes of the agent's user in the bottle to end (SIGTERM), and waits for
+// them as long as grace; ended reports whether they have. Processes of other users are not told. A
+// bottle in which nothing runs is no error. [Bottle.Close] removes it then.
+func (b *Bottle) EndAgent(ctx context.Context, grace time.Duration) (ended bool, err error) {
 	r := b.report.forTeardown()
 	step := graph.Step{Name: stepEndAgent, Object: b.Name}
 	r.Begin(step)
@@ -30,13 +29,9 @@ func (b *Bottle) Stop(ctx context.Context, grace time.Duration) (ended bool, err
 		r.result(stepEndAgent, fmt.Sprintf("it has not ended within %v: it is killed", grace))
 	}
 	r.End(step, time.Since(begun), err)
-	if ctx.Err() != nil {
-		return ended, err
-	}
-	return ended, errors.Join(err, b.Close(ctx))
+	return ended, err
 }
 
-// endAgent tells the agent's processes to end. A bottle in which nothing runs is no error.
 func (b *Bottle) endAgent(ctx context.Context, grace time.Duration) (ended bool, err error) {
 	seconds := int(min(math.Ceil(grace.Seconds()), math.MaxInt32))
 	var said bytes.Buffer

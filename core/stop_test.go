@@ -33,7 +33,7 @@ func TestTheAgentIsToldToEndBeforeItsBottleIsRemoved(t *testing.T) {
 				told = p.Args[1:]
 				return tc.status
 			})
-			ended, err := bottle.Stop(t.Context(), 1500*time.Millisecond)
+			ended, err := bottle.EndAgent(t.Context(), 1500*time.Millisecond)
 			if err != nil || ended != tc.ended || !slices.Equal(told, []string{"end", "2"}) {
 				t.Errorf("ended: %v, %v; told %q", ended, err, told)
 			}
@@ -41,12 +41,13 @@ func TestTheAgentIsToldToEndBeforeItsBottleIsRemoved(t *testing.T) {
 			if i < 0 || b.events[i].Text != tc.says || !b.events[i].Teardown {
 				t.Errorf("events %+v", b.events)
 			}
+			must(t, bottle.Close(t.Context()))
 			b.empty()
 		})
 	}
 }
 
-func TestABottleWhoseAgentCannotBeToldIsRemovedAllTheSame(t *testing.T) {
+func TestAnAgentThatCannotBeToldToEndIsSaid(t *testing.T) {
 	b := newBench(t, nil)
 	bottle, err := b.launch(t.Context(), small, core.Wishes{})
 	must(t, err)
@@ -54,12 +55,13 @@ func TestABottleWhoseAgentCannotBeToldIsRemovedAllTheSame(t *testing.T) {
 		_, _ = fmt.Fprint(p.Stderr, "bottle: /proc: it cannot be read\x1b[2J")
 		return 125
 	})
-	if _, err := bottle.Stop(t.Context(), time.Second); err == nil || !strings.Contains(err.Error(), `status 125: bottle: /proc: it cannot be read\x1b[2J`) {
+	if _, err := bottle.EndAgent(t.Context(), time.Second); err == nil || !strings.Contains(err.Error(), `status 125: bottle: /proc: it cannot be read\x1b[2J`) {
 		t.Errorf("got %v", err)
 	}
+	must(t, bottle.Close(t.Context()))
 	b.empty()
 	// There is nothing to tell in one that is gone, or broken.
-	if ended, err := bottle.Stop(t.Context(), 0); err != nil || !ended {
+	if ended, err := bottle.EndAgent(t.Context(), 0); err != nil || !ended {
 		t.Errorf("again: %v, %v", ended, err)
 	}
 }
@@ -74,7 +76,7 @@ func TestAStopThatIsInterruptedLeavesTheBottle(t *testing.T) {
 		<-ctx.Done()
 		return 0
 	})
-	if _, err := bottle.Stop(ctx, time.Minute); !errors.Is(err, context.Canceled) {
+	if _, err := bottle.EndAgent(ctx, time.Minute); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if len(b.holds()) == 0 {

@@ -10,7 +10,6 @@ import (
 type attachCommandOptions struct {
 	Name string
 	TTY  *bool
-	Stop bool
 }
 
 func newAttachCommand(f *factory, do func(attachCommandOptions) error) *cli.Command {
@@ -20,13 +19,10 @@ func newAttachCommand(f *factory, do func(attachCommandOptions) error) *cli.Comm
 		ArgsUsage: "NAME",
 		Description: "Does in a bottle of bottle run --detach what bottle run does in a new one: the agent's command runs with your\n" +
 			"terminal, you are told when a sidecar dies, and its exit status is passed on. The bottle stays, for the next\n" +
-			"attach, unless --rm is given. An agent that runs already keeps the terminal that it has, as engines give a\n" +
+			"attach: bottle stop ends it. An agent that runs already keeps the terminal that it has, as engines give a\n" +
 			"command's terminal to who started it: then a second one is started beside it.\n\n" +
 			"Example: bottle attach dev",
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "rm", Usage: "remove the bottle when the agent has ended"},
-			ttyFlag, noTTYFlag,
-		},
+		Flags: []cli.Flag{ttyFlag, noTTYFlag},
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 1, 1); err != nil {
 				return err
@@ -34,7 +30,7 @@ func newAttachCommand(f *factory, do func(attachCommandOptions) error) *cli.Comm
 			if err := f.noCommand("attach"); err != nil {
 				return err
 			}
-			opts := attachCommandOptions{Name: c.Args().First(), TTY: ttyWish(c), Stop: c.Bool("rm")}
+			opts := attachCommandOptions{Name: c.Args().First(), TTY: ttyWish(c)}
 			if do != nil {
 				return do(opts)
 			}
@@ -45,23 +41,11 @@ func newAttachCommand(f *factory, do func(attachCommandOptions) error) *cli.Comm
 
 // attachTo is bottle attach.
 func (f *factory) attachTo(opts attachCommandOptions) error {
-	sig, rt, release, err := f.engine()
-	if err != nil {
+	return f.withBottle(opts.Name, func(sig *signals, b *core.Bottle) error {
+		attach := attachOptions{TTY: opts.TTY}
+		w := f.watch(sig.work, b, f.hasTerminal(attach) && f.io.Terminal != nil)
+		err := f.attachThrough(sig, b, attach)
+		w.end(sig.work)
 		return err
-	}
-	defer release()
-	observe, done := f.observer()
-	defer done()
-	b, err := core.OpenMatching(sig.work, rt, opts.Name, observe)
-	if err != nil {
-		return interruptedOr(sig.work, err)
-	}
-	attach := attachOptions{TTY: opts.TTY}
-	if opts.Stop {
-		return f.attachAndClose(sig, b, attach, nil)
-	}
-	w := f.watch(sig.work, b, f.hasTerminal(attach) && f.io.Terminal != nil)
-	err = f.attach(sig.work, b, attach)
-	w.end(sig.work)
-	return err
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -46,6 +47,12 @@ func newStopCommand(f *factory, do func(stopOptions) error) *cli.Command {
 
 // stop is bottle stop.
 func (f *factory) stop(opts stopOptions) error {
+	rec, err := f.record("")
+	if err != nil {
+		// What is there can be removed all the same.
+		f.note("%v", err)
+	}
+	defer f.end(rec)
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err
@@ -58,8 +65,9 @@ func (f *factory) stop(opts stopOptions) error {
 		b, err := core.OpenMatching(sig.work, rt, name, observe)
 		var ended bool
 		if err == nil {
-			if ended, err = b.Stop(sig.work, opts.Time); err == nil {
-				f.forget(b.Launch())
+			ended, err = b.EndAgent(sig.work, opts.Time)
+			if sig.work.Err() == nil {
+				err = errors.Join(err, rec.close(core.Hurry(sig.work, sig.hurry), b))
 			}
 		}
 		done()

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -182,9 +183,12 @@ func manFlags(b *strings.Builder, flags []cli.Flag) {
 	}
 }
 
+var notASCII = regexp.MustCompile(`[^\x00-\x7f]`)
+
 // manText escapes what roff would take for its own.
 func manText(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
+	s = notASCII.ReplaceAllStringFunc(s, func(r string) string { return fmt.Sprintf(`\[u%04X]`, []rune(r)[0]) })
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
 		if line != "" && slices.Contains([]byte{'.', '\''}, line[0]) {

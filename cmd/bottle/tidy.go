@@ -69,27 +69,6 @@ func (f *factory) tidied(it leftover.Finding, removed []string, err error) {
 	}
 }
 
-// forget removes the record of a launch of which nothing is left, unless its process
-// lives: then it does so itself. One that stays is known to be stale.
-func (f *factory) forget(launch string) {
-	if !f.recorded {
-		return
-	}
-	dir, err := sessionDir()
-	if err != nil {
-		return
-	}
-	store, err := session.At(dir, session.ThisSystem())
-	if err != nil {
-		return
-	}
-	if s, err := store.Take(launch); err == nil {
-		if err := s.Remove(); err != nil {
-			f.note("%v", err)
-		}
-	}
-}
-
 // note tells the user something beside the command's result.
 func (f *factory) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
