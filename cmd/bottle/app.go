@@ -74,7 +74,7 @@ func (f *factory) app() *cli.App {
 			newRunCommand(f, nil), newBuildCommand(f, nil), newExecCommand(f, nil), newAttachCommand(f, nil), newCpCommand(f, nil),
 			newPsCommand(f, nil), newInspectCommand(f, nil), newLogsCommand(f, nil), newTopCommand(f, nil), newDiffCommand(f, nil), newExportCommand(f, nil),
 			newStopCommand(f, nil), newRestartCommand(f, nil), newRmCommand(f, nil), newPruneCommand(f, nil),
-			newPolicyCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
+			newPolicyCommand(f, nil), newSuperviseCommand(f, nil), newProposalsCommand(f, nil), newAuditCommand(f, nil),
 			newInitCommand(f, nil), newDoctorCommand(f, nil), newConformanceCommand(f, nil), newSchemaCommand(f), newCompletionCommand(f), newVersionCommand(f),
 		},
 	}

@@ -29,6 +29,9 @@ const (
 	minHeight = 16
 )
 
+// keptOutput is how many lines of what is being done are kept.
+const keptOutput = 100
+
 // feed is how many denied requests are kept.
 const feed = 200
 
@@ -65,7 +68,15 @@ type Denied struct {
 	Bottle, Host, Method, Path, Reason string
 	Port                               uint16
 	Time                               time.Time
+	// Git is a fetch or a push, for which no host can be allowed.
+	Git bool
 }
+
+// Engine is a message: whether the engine answers.
+type Engine struct{ Err error }
+
+// Output is a message: a line of what an approval does, such as a build. It may be anybody's.
+type Output struct{ Text string }
 
 // Edited is a message: what Edit has come to.
 type Edited struct {
@@ -113,6 +124,8 @@ type Model struct {
 	chosen        int      // in the list, or among the denied
 	status        string
 	busy          bool
+	engine        error    // why it does not answer; nil if it does
+	output        []string // of what is being done
 
 	bottle string
 	view   operator.View
@@ -185,6 +198,10 @@ func (m Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.chosen++ // the same one stays chosen
 		}
 		m.clamp()
+	case Engine:
+		m.engine = msg.Err
+	case Output:
+		m.output = append(m.output[max(0, len(m.output)-keptOutput):], show.Line(msg.Text))
 	case viewed:
 		m.busy = false
 		if msg.err != nil {
@@ -210,7 +227,7 @@ func (m Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		case errors.Is(msg.err, supervise.ErrStale) && m.mode == viewing:
 			m.status = "NOT DONE: something has changed since it was shown. This is how it is now"
 			return m.open(m.bottle, m.view.Proposal.ID)
-		case msg.err == nil && m.mode == viewing:
+		case (msg.err == nil || errors.Is(msg.err, supervise.ErrNotSaved)) && m.mode == viewing:
 			m.mode = listing
 			m.clamp()
 		}
@@ -293,7 +310,7 @@ func (m Model) key(k tea.KeyMsg) (tea.Model, tea.Cmd) {
 
 // run runs a command; until it ends no key but ctrl+c does anything.
 func (m Model) run(cmd tea.Cmd) (tea.Model, tea.Cmd) {
-	m.busy = true
+	m.busy, m.output = true, nil
 	return m, cmd
 }
 

@@ -35,7 +35,13 @@ func (m Model) View() string {
 			head += fmt.Sprintf(" (%d more lines below: space)", more)
 		}
 	}
+	if m.busy && len(m.output) > 0 {
+		body = m.output[max(0, len(m.output)-m.body()):]
+	}
 	status := m.status
+	if m.engine != nil {
+		head = "THE ENGINE DOES NOT ANSWER, it is asked again: " + show.Line(m.engine.Error())
+	}
 	switch {
 	case m.mode == asking:
 		status, keys = "why not? "+show.Line(string(m.reason))+"_", "enter deny  esc back"
