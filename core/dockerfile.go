@@ -30,8 +30,8 @@ func readDockerfile(image Image) (string, error) {
 	return string(text), nil
 }
 
-// textDigest names a text by its content; that of no text is empty.
-func textDigest(text string) string {
+// TextDigest names a text by its content; that of no text is empty.
+func TextDigest(text string) string {
 	if text == "" {
 		return ""
 	}

@@ -123,11 +123,13 @@ func RemoveImages(ctx context.Context, rt runtime.Runtime, planned []Image) (rem
 		if p.Build == nil {
 			continue
 		}
-		images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(*p.Build)}})
-		if err != nil {
-			return nil, err
+		for _, b := range []Build{*p.Build, p.Build.proposed()} {
+			images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(b)}})
+			if err != nil {
+				return nil, err
+			}
+			built = append(built, images...)
 		}
-		built = append(built, images...)
 	}
 	// Newest first: an image may be the base of a later one.
 	slices.SortFunc(built, func(a, b runtime.Image) int { return b.Created.Compare(a.Created) })

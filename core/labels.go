@@ -34,6 +34,10 @@ const (
 	LabelSeal = "dev.bottle.seal"
 	// LabelContent is the digest of what an image was built from.
 	LabelContent = "dev.bottle.content"
+	// LabelDockerfile is, on an image that was built of a proposal, the digest of its
+	// Dockerfile, and LabelBase of the operator's own one when it was approved.
+	LabelDockerfile = "dev.bottle.dockerfile"
+	LabelBase       = "dev.bottle.base"
 	// LabelSource is the digest of where an image was built from: images with one
 	// source follow each other.
 	LabelSource = "dev.bottle.source"

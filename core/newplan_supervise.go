@@ -2,12 +2,14 @@ package core
 
 import (
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/sidecar/config"
+	"github.com/bottle-run/bottle/sidecar/supervise/change"
 )
 
 // Supervise is what the agent may propose, and how.
@@ -57,7 +59,11 @@ func (p *planner) supervise() {
 		switch {
 		case kind == config.ProposeGitPush && git == nil:
 			p.unproposable(at, s, "%s: the bottle has no git", kind)
-		case kind != config.ProposeGitPush && policy == nil:
+		case kind == config.ProposeDockerfile && p.plan.Image.Build == nil:
+			p.unproposable(at, s, "%s: the bottle has no dockerfile: its image is a reference", kind)
+		case kind == config.ProposeDockerfile && tooLong(p.plan.Image.Build.Dockerfile):
+			p.unproposable(at, s, "%s: the Dockerfile has more than %d bytes", kind, change.MaxDockerfile)
+		case (kind == config.ProposeAllow || kind == config.ProposeRoutes) && policy == nil:
 			p.unproposable(at, s, "%s: the bottle has no egress: write egress: {} for one that allows nothing yet", kind)
 		case kind == config.ProposeRoutes && s.Propose == nil && !policy.HasRoutes():
 			// There is no egress proxy, and nobody has asked for one.
@@ -69,12 +75,19 @@ func (p *planner) supervise() {
 		}
 	}
 	if len(plan.Kinds) == 0 {
-		p.atBottle([]string{"supervise"}, "supervise: there is nothing to propose: the bottle has neither egress nor git")
+		p.atBottle([]string{"supervise"}, "supervise: there is nothing to propose: the bottle has neither egress nor git, and no dockerfile")
 	}
 	if policy != nil {
 		plan.Secrets = slices.Sorted(maps.Keys(egress.TokenHosts(policy.Routes)))
 	}
 	p.plan.Supervise = &plan
+}
+
+// tooLong reports whether a Dockerfile is too long to be proposed against. One that is not
+// there is reported elsewhere.
+func tooLong(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Size() > change.MaxDockerfile
 }
 
 // unproposable reports what the manifest names; by default it is left out.

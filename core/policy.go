@@ -54,6 +54,9 @@ func (p LivePolicy) allowed() config.Policy {
 	case p.Firewall != nil:
 		c.AllowAll, c.Allow = p.Firewall.AllowAll, p.Firewall.Allow
 	}
+	if p.Supervise != nil {
+		c.Dockerfile = p.Supervise.Policy.Dockerfile
+	}
 	return withGit(c, p.GitGate)
 }
 

@@ -62,7 +62,8 @@ var ErrOtherPolicy = errors.New("another policy is in force by now")
 
 // ApplyPolicy brings a policy into force that the supervise sidecar has made of the one with
 // a revision, on all other sidecars; what is its name in errors. If the revision is not that
-// of the policy in force, it fails with [ErrOtherPolicy]. For the rest it is as
+// of the policy in force, it fails with [ErrOtherPolicy]. Another Dockerfile is built first: the
+// image takes effect with [Bottle.Restart]. For the rest it is as
 // [Bottle.SetPolicy].
 func (b *Bottle) ApplyPolicy(ctx context.Context, what, revision string, p config.Policy, host Host) error {
 	live, err := b.Policy(ctx)
@@ -75,6 +76,23 @@ func (b *Bottle) ApplyPolicy(ctx context.Context, what, revision string, p confi
 	if change.Revision(live.Supervise.Policy) != revision {
 		return &Error{Kind: KindInput, Err: ErrOtherPolicy}
 	}
+	if err := b.applyDockerfile(ctx, live.Supervise, p); err != nil {
+		return err
+	}
+	same := p
+	same.Dockerfile = live.Supervise.Policy.Dockerfile
+	if change.Revision(same) != revision {
+		if err := b.applySection(ctx, what, live, p, host); err != nil {
+			return err
+		}
+	}
+	told := *live.Supervise
+	told.Policy = p
+	return b.tellAgent(ctx, &told)
+}
+
+// applySection brings all of a policy but its Dockerfile into force.
+func (b *Bottle) applySection(ctx context.Context, what string, live LivePolicy, p config.Policy, host Host) error {
 	data, err := live.with(p).Section()
 	if err != nil {
 		return err
@@ -87,12 +105,7 @@ func (b *Bottle) ApplyPolicy(ctx context.Context, what, revision string, p confi
 	if err != nil {
 		return err
 	}
-	if err := b.alter(ctx, changes); err != nil {
-		return err
-	}
-	told := *live.Supervise
-	told.Policy = p
-	return b.tellAgent(ctx, &told)
+	return b.alter(ctx, changes)
 }
 
 // with is the policy with what is to come into force. Only what it has can change.

@@ -20,6 +20,7 @@ import (
 	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/core/trust"
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/sidecar/config"
 )
 
 // The steps of a restart that a launch has not.
@@ -98,7 +99,8 @@ type restart struct {
 	keep   []string
 	force  bool
 
-	before account // the agent's user in the old container
+	renewed *config.Supervise // with the operator's new Dockerfile; nil if there is none
+	before  account           // the agent's user in the old container
 }
 
 // prepare makes of the notes what the steps of a launch need.
@@ -155,11 +157,6 @@ func (r *restart) imageName() string {
 		return b.Dockerfile
 	}
 	return r.plan.Image.Reference
-}
-
-// chooseImage takes the image that was approved meanwhile, or makes the plan's.
-func (r *restart) chooseImage(ctx context.Context) (err error) {
-	return r.prepareImage(ctx)
 }
 
 // findBottle finds the internal network, and reads what only the old container has.
@@ -384,8 +381,17 @@ func (r *restart) replace(ctx, teardown context.Context) error {
 		err = Errorf(KindLeftover, "bottle %s runs in its new container, and the old one, %s, could not be removed: %w", r.name, r.old.Name, err)
 	}
 	r.bottle.mu.Lock()
-	defer r.bottle.mu.Unlock()
 	r.bottle.container, r.bottle.user = r.container.ID, r.userSpec()
+	r.bottle.mu.Unlock()
+	if r.renewed != nil {
+		told := r.bottle.putConfig(bounded, RoleSupervise, r.renewed, nil)
+		if told == nil {
+			told = r.bottle.tellAgent(bounded, r.renewed)
+		}
+		if told != nil {
+			r.report.note(stepReplace, fmt.Sprintf("the agent is not told of the changed Dockerfile: %v", told))
+		}
+	}
 	return err
 }
 

@@ -40,7 +40,7 @@ const (
 
 // noteRestart adds to the labels of the agent's container what a restart needs.
 func (l *launch) noteRestart(labels map[string]string) error {
-	notes := restartNotes{Plan: l.plan, Dockerfile: textDigest(l.dockerfile)}
+	notes := restartNotes{Plan: l.plan, Dockerfile: TextDigest(l.dockerfile)}
 	// What files hold is in the container, as far as the agent has left it there.
 	notes.Plan.Files = make([]File, len(l.plan.Files))
 	for i, f := range l.plan.Files {
@@ -81,14 +81,16 @@ type Origin struct {
 	Manifest string
 	// Bottle is the name of the manifest's bottle.
 	Bottle string
-	// Image is how its image is made.
-	Image Image
+	// Image is how its image is made, Dockerfile the digest of what it was built from; see
+	// [TextDigest].
+	Image      Image
+	Dockerfile string
 }
 
 // Origin says what the bottle was launched from.
 func (b *Bottle) Origin(ctx context.Context) (Origin, error) {
 	notes, err := b.notes(ctx)
-	return Origin{Manifest: notes.Plan.Manifest, Bottle: notes.Plan.Bottle, Image: notes.Plan.Image}, err
+	return Origin{Manifest: notes.Plan.Manifest, Bottle: notes.Plan.Bottle, Image: notes.Plan.Image, Dockerfile: notes.Dockerfile}, err
 }
 
 func (b *Bottle) notes(ctx context.Context) (restartNotes, error) {

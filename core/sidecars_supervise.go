@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -55,6 +56,9 @@ func (l *launch) superviseConfig() *config.Supervise {
 		gate = l.plan.Git.Config(l.plan.Agent)
 	}
 	c.Policy = withGit(egress, gate)
+	if slices.Contains(s.Kinds, config.ProposeDockerfile) {
+		c.Policy.Dockerfile = l.dockerfile
+	}
 	return c
 }
 

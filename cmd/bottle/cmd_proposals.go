@@ -120,7 +120,9 @@ func (f *factory) proposals(opts proposalsOptions) error {
 	if err != nil {
 		return err
 	}
-	return f.withBottle(opts.Names[0], func(sig *signals, b *core.Bottle) error {
+	observe, done := f.observer()
+	defer done()
+	return f.withObserved(opts.Names[0], observe, func(sig *signals, b *core.Bottle) error {
 		asked := supervise.Of(b, host, f.globals.File)
 		view, err := supervise.Show(sig.work, asked, opts.ID)
 		if err != nil {

@@ -45,12 +45,17 @@ func (f *factory) engineAsItIs() (sig *signals, rt runtime.Runtime, release func
 
 // withBottle finds a bottle and does something with it.
 func (f *factory) withBottle(name string, do func(*signals, *core.Bottle) error) error {
+	return f.withObserved(name, nil, do)
+}
+
+// withObserved is withBottle for what takes time, of which observe is told.
+func (f *factory) withObserved(name string, observe core.Observer, do func(*signals, *core.Bottle) error) error {
 	sig, rt, release, err := f.engine()
 	if err != nil {
 		return err
 	}
 	defer release()
-	b, err := core.OpenMatching(sig.work, rt, name, nil)
+	b, err := core.OpenMatching(sig.work, rt, name, observe)
 	if err == nil {
 		err = do(sig, b)
 	}

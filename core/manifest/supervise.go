@@ -15,7 +15,7 @@ import (
 type Supervise struct {
 	// Off is set by supervise: false.
 	Off     bool            `yaml:"-"`
-	Propose []string        `yaml:"propose" doc:"What the agent may propose to change: egress_allow, routes, git_push. Default: what the bottle has of it; routes named here start an egress proxy although there is no route yet."`
+	Propose []string        `yaml:"propose" doc:"What the agent may propose to change: egress_allow, routes, git_push, dockerfile. Default: what the bottle has of it; routes named here start an egress proxy although there is no route yet."`
 	MCP     []string        `yaml:"mcp" doc:"Programs in whose configuration the server is registered: claude, codex, cursor, gemini, opencode, vscode. Default: claude."`
 	Image   string          `yaml:"image" doc:"Reference of an image to run instead of the built-in server."`
 	Limits  SuperviseLimits `yaml:"limits" doc:"Bounds on what the agent may propose."`
@@ -32,7 +32,7 @@ const mostProposals = 1000
 
 // Proposable are the kinds of changes that a manifest may name.
 func Proposable() []string {
-	return []string{config.ProposeAllow, config.ProposeRoutes, config.ProposeGitPush}
+	return config.ProposalKinds()
 }
 
 // fromNode reads true and false as well as a mapping.

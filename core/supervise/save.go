@@ -31,7 +31,14 @@ func (b box) Save(ctx context.Context, id string, c change.Change) (func() error
 		return nil, err
 	}
 	if c.Kind == config.ProposeDockerfile {
-		return saveDockerfile(origin.Image, c)
+		live, err := b.Policy(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if live.Supervise == nil {
+			return nil, core.Errorf(core.KindNotFound, "bottle %s was launched without supervise", b.Name)
+		}
+		return saveDockerfile(origin, live.Supervise.Policy.Dockerfile, c)
 	}
 	file := origin.Manifest
 	if b.manifest != "" {
@@ -52,12 +59,13 @@ func (b box) Save(ctx context.Context, id string, c change.Change) (func() error
 	return replaceFile(file, data, text)
 }
 
-// saveDockerfile makes ready to write a change into the Dockerfile that the image is built from.
-func saveDockerfile(image core.Image, c change.Change) (func() error, error) {
-	if image.Build == nil {
+// saveDockerfile makes ready to write the Dockerfile in force, changed, to where the image was
+// built from, with all that was approved before and not written.
+func saveDockerfile(origin core.Origin, inForce string, c change.Change) (func() error, error) {
+	if origin.Image.Build == nil {
 		return nil, core.Errorf(core.KindInput, "the image is not built from a Dockerfile")
 	}
-	file, err := filepath.EvalSymlinks(image.Build.Dockerfile)
+	file, err := filepath.EvalSymlinks(origin.Image.Build.Dockerfile)
 	var was []byte
 	if err == nil {
 		was, err = os.ReadFile(file)
@@ -65,12 +73,12 @@ func saveDockerfile(image core.Image, c change.Change) (func() error, error) {
 	if err != nil {
 		return nil, core.Errorf(core.KindInput, "the Dockerfile cannot be read: %w", err)
 	}
-	after, err := c.Apply(config.Policy{Dockerfile: string(was)}, "")
-	switch {
-	case errors.Is(err, change.ErrNothing):
-		return nothing, nil
-	case err != nil:
-		return nil, core.Errorf(core.KindInput, "the change does not fit %s as it is now: %w", file, err)
+	if string(was) != inForce && core.TextDigest(string(was)) != origin.Dockerfile {
+		return nil, core.Errorf(core.KindInput, "%s has been changed since the launch: approve it without writing it, or restart the bottle first", file)
+	}
+	after, err := c.Apply(config.Policy{Dockerfile: inForce}, "")
+	if err != nil {
+		return nil, core.Errorf(core.KindInput, "%w", err)
 	}
 	return replaceFile(file, was, []byte(after.Dockerfile))
 }

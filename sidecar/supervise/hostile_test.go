@@ -409,7 +409,7 @@ func TestManyAtOnce(t *testing.T) {
 func TestWhatTheOperatorIsShownIsEscaped(t *testing.T) {
 	w := start(t, t.TempDir(), conf())
 	_, failed := call[Answer](t, w.client(nil), t.Context(), "propose_dockerfile", args{
-		"content": "FROM debian:13\nRUN echo \u202e evil \x1b[2J\n", "reason": "harmless\x1b[2K\r\u2066ok\u200b",
+		"content": "FROM debian:13\nRUN echo \u202e evil\n# \x1b[2J\n", "reason": "harmless\x1b[2K\r\u2066ok\u200b",
 	})
 	if failed != "" {
 		t.Fatal(failed)
@@ -421,7 +421,7 @@ func TestWhatTheOperatorIsShownIsEscaped(t *testing.T) {
 		}
 	}
 	v, _, _ := ask[operator.View](w, "GET", "/proposals/p1", nil)
-	if v.Reason != `harmless\u{1b}[2K\r\u{2066}ok\u{200b}` || !strings.Contains(v.Diff, `\u{202e} evil \u{1b}[2J`) {
+	if v.Reason != `harmless\u{1b}[2K\r\u{2066}ok\u{200b}` || !strings.Contains(v.Diff, `\u{202e} evil`) || !strings.Contains(v.Diff, `\u{1b}[2J`) {
 		t.Errorf("%q\n%q", v.Reason, v.Diff)
 	}
 	_, _, said := ask[any](w, "POST", "/proposals/p1/approve", args{"\u202e": 1})

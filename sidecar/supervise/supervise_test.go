@@ -256,8 +256,8 @@ func TestAnAgentAsksAndAHumanDecides(t *testing.T) {
 	if got, _ := call[Answer](t, session, ctx, "get_proposal", args{"id": "p3"}); got.State != ledger.Approved || got.Applied == nil || !strings.Contains(got.Message, "changes of the operator's") {
 		t.Errorf("%+v", got)
 	}
-	call[Answer](t, session, ctx, "propose_dockerfile", args{"edits": []args{{"old_text": "debian:13", "new_text": "evil:1"}}, "reason": "newer"})
-	if v, _, _ := ask[operator.View](w, "GET", "/proposals/p4", nil); len(v.Effect.Permits) != 1 || !strings.Contains(fmt.Sprint(v.Effect.Permits[0].Warnings), "evil:1") || !strings.Contains(v.Diff, "-FROM debian:13\n+FROM evil:1\n") {
+	call[Answer](t, session, ctx, "propose_dockerfile", args{"edits": []args{{"old_text": "update", "new_text": "upgrade"}}, "reason": "newer"})
+	if v, _, _ := ask[operator.View](w, "GET", "/proposals/p4", nil); len(v.Effect.Permits) != 1 || !strings.Contains(fmt.Sprint(v.Effect.Permits[0].Warnings), "RUN apt-get upgrade") || !strings.Contains(v.Diff, "-RUN apt-get update\n+RUN apt-get upgrade\n") {
 		t.Errorf("%+v\n%s", v.Effect, v.Diff)
 	}
 	if got, failed := call[Answer](t, session, ctx, "withdraw_proposal", args{"id": "p4"}); failed != "" || got.State != ledger.Withdrawn {
@@ -313,9 +313,9 @@ func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 		"repository":         {"propose_git_push", args{"repository": "other", "add": args{"tags": []string{"v*"}}, "reason": "r"}, "one of app"},
 		"refs":               {"propose_git_push", args{"repository": "app", "add": args{"tags": []string{"refs/tags/x"}}, "reason": "r"}, "without refs/"},
 		"no from":            {"propose_dockerfile", args{"content": "RUN true\n", "reason": "r"}, "no FROM"},
-		"frontend":           {"propose_dockerfile", args{"content": "# syntax=evil/frontend\nFROM x\n", "reason": "r"}, "syntax"},
-		"mount":              {"propose_dockerfile", args{"content": "FROM x\nRUN \\\n --mount=type=secret,id=x cat\n", "reason": "r"}, "line 2: a build gets no secrets"},
-		"insecure":           {"propose_dockerfile", args{"content": "FROM x\nRUN --security=insecure id\n", "reason": "r"}, "privileges"},
+		"frontend":           {"propose_dockerfile", args{"content": "# syntax=evil/frontend\nFROM debian:13\n", "reason": "r"}, "syntax"},
+		"mount":              {"propose_dockerfile", args{"content": "FROM debian:13\nRUN \\\n --mount=type=secret,id=x cat\n", "reason": "r"}, "line 2: --mount=type=secret,id=x: a build of a proposal gets no mounts"},
+		"insecure":           {"propose_dockerfile", args{"content": "FROM debian:13\nRUN --security=insecure id\n", "reason": "r"}, "privileges"},
 		"edit":               {"propose_dockerfile", args{"edits": []args{{"old_text": "a", "new_text": "b"}}, "reason": "r"}, "times"},
 		"unknown id":         {"get_proposal", args{"id": "p99"}, "no such proposal"},
 		"unknown wait":       {"wait_for_answer", args{"id": "p99"}, "no such proposal"},

@@ -22,7 +22,7 @@ const beat = 5 * time.Second
 const instructions = `This server changes the limits of the sandbox that you run in, if its operator agrees. ` +
 	`Read the limits with get_configuration. If a request was denied and you need it, propose exactly what you need with propose_egress, propose_routes, ` +
 	`propose_git_push or propose_dockerfile, with a reason that a human can judge, then call wait_for_answer with the id: it returns when the operator has answered, ` +
-	`which may take minutes. An approved change is in force at once, without a restart (but a Dockerfile: with the next start). If your connection breaks, call wait_for_answer again. ` +
+	`which may take minutes. An approved change is in force at once, without a restart (but a Dockerfile: it is built at once, and you get it when the operator restarts the bottle). If your connection breaks, call wait_for_answer again. ` +
 	`Ask for single hosts rather than wildcards: narrow proposals are approved sooner.`
 
 type none struct{}
@@ -131,7 +131,7 @@ func answerOf(p ledger.Proposal) Answer {
 	case ledger.Approved:
 		a.Message = "the operator said yes: it is in force"
 		if p.Change.Kind == config.ProposeDockerfile {
-			a.Message = "the operator said yes: it takes effect when the bottle is started again"
+			a.Message = "the operator said yes: the image is built, and takes effect when the operator restarts the bottle. The workspace is carried over"
 		}
 		if a.Applied != nil {
 			a.Message += ", with changes of the operator's: see applied"
@@ -179,7 +179,7 @@ func (s *Service) tools() *mcp.Server {
 				Repository: in.Repository, Add: push(in.Add), Remove: push(in.Remove), Replace: push(in.Replace),
 			}}, in.Reason)
 		})
-	mcp.AddTool(server, &mcp.Tool{Name: "propose_dockerfile", Annotations: asks, Description: "Propose a change of the Dockerfile of this sandbox's image, as whole new content or as edits. It takes effect with the next start. Returns the proposal's id; then call wait_for_answer."},
+	mcp.AddTool(server, &mcp.Tool{Name: "propose_dockerfile", Annotations: asks, Description: "Propose a change of the Dockerfile of this sandbox's image, as whole new content or as edits. When approved it is built at once, without secrets, mounts and new base images, and takes effect when the operator restarts the bottle. Returns the proposal's id; then call wait_for_answer."},
 		func(_ context.Context, _ *mcp.CallToolRequest, in dockerfileInput) (*mcp.CallToolResult, Answer, error) {
 			d := &change.Dockerfile{Content: in.Content}
 			for _, e := range in.Edits {

@@ -258,11 +258,15 @@ func (d *desk) Preview(ctx context.Context, bottle, id string, c change.Change) 
 
 // Approve implements [tui.Backend].
 func (d *desk) Approve(ctx context.Context, bottle string, v operator.View, a ledger.Approval) (ledger.Begun, error) {
-	b, err := d.open(ctx, bottle)
+	b, err := core.Open(ctx, d.Runtime, bottle, func(e core.Event) {
+		if e.Text != "" && (e.State == core.StateOutput || e.State == core.StateNote) {
+			d.send(tui.Output{Text: e.Text})
+		}
+	})
 	if err != nil {
 		return ledger.Begun{}, err
 	}
-	return supervise.Approve(ctx, b, v, a)
+	return supervise.Approve(ctx, supervise.Of(b, d.Host, d.Manifest), v, a)
 }
 
 // Deny implements [tui.Backend].

@@ -473,5 +473,6 @@ func (c *Dockerfile) apply(before string) (string, error) {
 			}
 		}
 	}
-	return after, checkDockerfile(after)
+	_, err := CanonicalDockerfile(before, after)
+	return after, err
 }

@@ -45,9 +45,9 @@ func TestApply(t *testing.T) {
 			}},
 		"push of another": {`{"kind":"git_push","git_push":{"repository":"lib","replace":{"branches":["z"]}}}`,
 			func(p *config.Policy) { p.Git[1].Push = &config.GitPush{Branches: []string{"z"}} }},
-		"edit": {`{"kind":"dockerfile","dockerfile":{"edits":[{"old_text":"FROM a","new_text":"FROM c"},{"old_text":"c\n","new_text":"d\n"}]}}`,
-			func(p *config.Policy) { p.Dockerfile = "FROM d\nRUN b\n" }},
-		"content": {`{"kind":"dockerfile","dockerfile":{"content":"FROM x"}}`, func(p *config.Policy) { p.Dockerfile = "FROM x" }},
+		"edit": {`{"kind":"dockerfile","dockerfile":{"edits":[{"old_text":"FROM a","new_text":"FROM a AS c"},{"old_text":"c\n","new_text":"d\n"}]}}`,
+			func(p *config.Policy) { p.Dockerfile = "FROM a AS d\nRUN b\n" }},
+		"content": {`{"kind":"dockerfile","dockerfile":{"content":"FROM a"}}`, func(p *config.Policy) { p.Dockerfile = "FROM a" }},
 	} {
 		change, err := Decode([]byte(c.change))
 		if err != nil {
@@ -80,25 +80,6 @@ func TestDecode(t *testing.T) {
 	} {
 		if _, err := Decode([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%.80s: %v; want %q", text, err, says)
-		}
-	}
-}
-
-func TestDockerfile(t *testing.T) {
-	for text, says := range map[string]string{
-		"FROM x\nRUN --mount=type=cache,target=/c true\n": "", "# comment\n# escape=`\nFROM x\nRUN a `\n --network=host\n": "",
-		"ARG V=1\nFROM x:$V AS y\nRUN [\"a\"]": "", "from x": "", "FROM x\n# syntax=late\n": "",
-		"# escape=`\n# syntax=evil\nFROM x": "syntax", "#syntax = evil\nFROM x": "syntax", "\ufeff# syntax=evil\nFROM x": "syntax",
-		"FROM x\nRUN --network=host id":                          "network",
-		"FROM x\nrun --mount=type=ssh id":                        "secrets",
-		"FROM x\nONBUILD RUN --security=insecure a":              "privileges",
-		"FROM x\nRUN --network=none --mount=id=a,type=secret id": "secrets",
-		"# escape=`\nFROM x\nRUN `\n--security=insecure id":      "privileges",
-		"": "no FROM", "\xff": "UTF-8", "FROM x\x00": "UTF-8", strings.Repeat("x", MaxDockerfile+1): "allowed",
-	} {
-		err := checkDockerfile(text)
-		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
-			t.Errorf("%.60q: %v; want %q", text, err, says)
 		}
 	}
 }

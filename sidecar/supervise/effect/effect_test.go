@@ -72,7 +72,7 @@ func TestWhatBecomesPermitted(t *testing.T) {
 			[]string{"branches ** of"}, []string{"all branches, the main one too"}, []string{}},
 		"force": {p{Git: []config.GitRule{{Name: "app", URL: "u", Push: &config.GitPush{Branches: []string{"x"}}}}}, p{Git: []config.GitRule{{Name: "app", URL: "u", Push: &config.GitPush{Branches: []string{"x"}, Force: true, Delete: true}}}},
 			[]string{"overwriting history", "deleting what matches x"}, []string{"lost"}, nil},
-		"a Dockerfile": {p{Dockerfile: "FROM a\n"}, p{Dockerfile: "FROM --platform=linux/amd64 b:1 AS x\n"}, []string{"next start"}, []string{"b:1"}, nil},
+		"a Dockerfile": {p{Dockerfile: "FROM a\n"}, p{Dockerfile: "FROM --platform=linux/amd64 b:1 AS x\n"}, []string{"when the bottle is restarted"}, []string{"b:1"}, nil},
 	} {
 		e := Compare(c.before, c.after)
 		check := func(what string, items []Item, want []string) {

@@ -76,11 +76,30 @@ func (c *comparison) git() {
 
 // dockerfile says that another image is built.
 func dockerfile(before, after string) Item {
-	item := Item{Text: "at the next start of the bottle its image is built from the changed Dockerfile"}
-	old := bases(before)
+	item := Item{Text: "the image is built from the changed Dockerfile at once, and the agent gets it when the bottle is restarted"}
+	old := map[string]bool{}
+	for line := range strings.Lines(before) {
+		old[strings.Join(strings.Fields(line), " ")] = true
+	}
+	based := bases(before)
 	for _, b := range bases(after) {
-		if !slices.Contains(old, b) {
+		if !slices.Contains(based, b) {
 			item.Warnings = append(item.Warnings, "it is based on an image that it was not based on before: "+show.Line(b))
+		}
+	}
+	for line := range strings.Lines(after) {
+		line = strings.Join(strings.Fields(line), " ")
+		word, _, _ := strings.Cut(line, " ")
+		if old[line] {
+			continue
+		}
+		switch strings.ToUpper(word) {
+		case "RUN":
+			item.Warnings = append(item.Warnings, "it runs what the agent has chosen, as root of a build: "+show.Line(line))
+		case "COPY", "ADD":
+			item.Warnings = append(item.Warnings, "the agent gets what it names of your build context, as far as .dockerignore lets it: "+show.Line(line))
+		case "USER":
+			item.Warnings = append(item.Warnings, "the agent may run as another user: "+show.Line(line))
 		}
 	}
 	return item
