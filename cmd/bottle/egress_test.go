@@ -55,13 +55,13 @@ func TestEgress(t *testing.T) {
 	outside := openOutside(t)
 	e.loadBase(t, buildFetch(t))
 	e.loadSidecars(t)
-	t.Run("scripts", func(t *testing.T) {
+	run := func(t *testing.T, dir string) {
 		commands := scriptCommands(e)
 		maps.Copy(commands, map[string]func(*testscript.TestScript, bool, []string){
 			"requests": outside.cmdRequests, "killcontainer": e.cmdKill, "leaks": e.cmdLeaks, "killduring": e.cmdKillDuring, "sidecarlog": e.cmdSidecarLog, "bypasses": outside.cmdBypasses,
 		})
 		testscript.Run(t, testscript.Params{
-			Dir: "testdata/script/egress", Cmds: commands, RequireExplicitExec: true,
+			Dir: dir, Cmds: commands, RequireExplicitExec: true,
 			Setup: func(env *testscript.Env) error {
 				for name, value := range outside.env() {
 					env.Setenv(name, value)
@@ -75,7 +75,10 @@ func TestEgress(t *testing.T) {
 				return e.setup(env)
 			},
 		})
-	})
+	}
+	t.Run("scripts", func(t *testing.T) { run(t, "testdata/script/egress") })
+	// By itself: what a screen shows is of all bottles on the engine.
+	t.Run("screen", func(t *testing.T) { run(t, "testdata/script/screen") })
 	if t.Failed() {
 		e.removeBottles(t)
 	}

@@ -253,7 +253,7 @@ func (e *scriptEngine) nothingMoreThan(t *testing.T, before runtime.Inventory) {
 func scriptCommands(e *scriptEngine) map[string]func(*testscript.TestScript, bool, []string) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"status": cmdStatus, "pty": cmdPty, "interrupt": cmdInterrupt, "replace": cmdReplace, "killboth": cmdKillBoth,
-		"race": cmdRace,
+		"race": cmdRace, "screen": cmdScreen,
 	}
 	if e != nil {
 		commands["empty"] = e.cmdEmpty

@@ -84,6 +84,7 @@ func TestToolchains(t *testing.T) {
 	b.workspace(t)
 	b.load(t, archive)
 	check(t, os.WriteFile(filepath.Join(b.dir, "corp.pem"), hosts.roots, 0o644))
+	t.Run("a client of MCP", func(t *testing.T) { checkMCP(t, e, hosts) })
 	for _, user := range []string{"root", "robot"} {
 		t.Run(user, func(t *testing.T) { b.checkAll(t, hosts, user) })
 	}
