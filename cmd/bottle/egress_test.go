@@ -58,7 +58,7 @@ func TestEgress(t *testing.T) {
 	run := func(t *testing.T, dir string) {
 		commands := scriptCommands(e)
 		maps.Copy(commands, map[string]func(*testscript.TestScript, bool, []string){
-			"requests": outside.cmdRequests, "killcontainer": e.cmdKill, "leaks": e.cmdLeaks, "killduring": e.cmdKillDuring, "sidecarlog": e.cmdSidecarLog, "bypasses": outside.cmdBypasses,
+			"requests": outside.cmdRequests, "killcontainer": e.cmdKill, "neighbour": e.cmdNeighbour, "memory": e.cmdMemory, "leaks": e.cmdLeaks, "killduring": e.cmdKillDuring, "sidecarlog": e.cmdSidecarLog, "bypasses": outside.cmdBypasses,
 		})
 		testscript.Run(t, testscript.Params{
 			Dir: dir, Cmds: commands, RequireExplicitExec: true,
@@ -146,12 +146,11 @@ func (e *scriptEngine) load(t *testing.T, ref string, config v1.Config, programs
 func buildFetch(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
+	check(t, os.CopyFS(dir, os.DirFS("testdata/fetch")))
 	check(t, os.Mkdir(filepath.Join(dir, "bypass"), 0o700))
-	for to, from := range map[string]string{"main.go": "testdata/fetch/main.go", "bypass/attempt.go": "../../sidecar/e2e/bypass/attempt.go"} {
-		source, err := os.ReadFile(from)
-		check(t, err)
-		check(t, os.WriteFile(filepath.Join(dir, to), source, 0o600))
-	}
+	source, err := os.ReadFile("../../sidecar/e2e/bypass/attempt.go")
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(dir, "bypass/attempt.go"), source, 0o600))
 	check(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module fetch\n\ngo 1.24\n"), 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", "fetch", ".")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -12,9 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/bottle-run/bottle/core"
-	"github.com/bottle-run/bottle/runtime"
 )
 
 // mcpClientVariable names the directory of an MCP client that nobody here wrote, which
@@ -283,32 +279,6 @@ func (b *mcpBottle) waits(t *testing.T) {
 // the server, which another process of it starts again.
 func (b *mcpBottle) killServer(t *testing.T) {
 	t.Helper()
-	found, err := core.Open(t.Context(), b.e.rt, mcpName, nil)
+	_, err := b.e.inSupervise(mcpName, `/busybox kill -9 $(/busybox pgrep -n bottle-sidecar)`)
 	check(t, err)
-	list, err := found.Sidecars(t.Context())
-	check(t, err)
-	for _, s := range list {
-		if s.Role != core.RoleSupervise {
-			continue
-		}
-		program, err := os.ReadFile(lookPath(t, "busybox"))
-		check(t, err)
-		var archive bytes.Buffer
-		w := tar.NewWriter(&archive)
-		check(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "busybox", Mode: 0o755, Size: int64(len(program))}))
-		_, err = w.Write(program)
-		check(t, err)
-		check(t, w.Close())
-		check(t, b.e.rt.CopyTo(t.Context(), s.Container, "/", &archive))
-		var said bytes.Buffer
-		status, err := b.e.rt.Exec(t.Context(), s.Container, runtime.ExecSpec{
-			Command: []string{"/busybox", "sh", "-c", `/busybox kill -9 $(/busybox pgrep -n bottle-sidecar)`}, WorkDir: "/", Stdout: &said, Stderr: &said,
-		})
-		check(t, err)
-		if status.Code != 0 {
-			t.Fatalf("kill: status %d: %s", status.Code, said.String())
-		}
-		return
-	}
-	t.Fatal("there is no supervise sidecar")
 }

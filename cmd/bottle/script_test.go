@@ -175,7 +175,7 @@ func busyboxImage(t *testing.T, fetch []byte) v1.Image {
 	}
 	if fetch != nil {
 		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/fetch", Mode: 0o755}, fetch)
-		for _, other := range []string{"ask", "bypass"} {
+		for _, other := range []string{"ask", "attack", "bypass"} {
 			add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + other, Linkname: "fetch"}, nil)
 		}
 	}

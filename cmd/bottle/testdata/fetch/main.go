@@ -3,6 +3,7 @@
 //
 //	fetch [-X METHOD] [-H 'NAME: VALUE'] [-d BODY] [-every TIME] [-direct ADDRESS] URL
 //
+//	attack ADDRESS... attacks the supervise sidecar
 //	ask TOOL ARGUMENTS, by this other name: calls a tool of the server that BOTTLE_SUPERVISE names
 //	bypass < CASES, by a third: makes each attempt at the environment's proxy, and prints how
 //	it was answered; JSON
@@ -32,6 +33,9 @@ func (h *headers) Set(s string) error { *h = append(*h, s); return nil }
 func main() {
 	if strings.HasSuffix(os.Args[0], "bypass") {
 		os.Exit(attempts())
+	}
+	if strings.HasSuffix(os.Args[0], "attack") {
+		os.Exit(attack(os.Args[1:]))
 	}
 	method := flag.String("X", "GET", "method")
 	body := flag.String("d", "", "body")
