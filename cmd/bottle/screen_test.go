@@ -175,7 +175,9 @@ func cmdScreen(ts *testscript.TestScript, neg bool, args []string) {
 
 	var mu sync.Mutex
 	shown, raw := newEmulated(24, 80), &bytes.Buffer{}
+	readAll := make(chan struct{})
 	go func() {
+		defer close(readAll)
 		p := make([]byte, 4096)
 		for {
 			n, err := terminal.Read(p)
@@ -240,6 +242,7 @@ func cmdScreen(ts *testscript.TestScript, neg bool, args []string) {
 	after, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	ts.Check(err)
 	ts.Check(tty.Close())
+	<-readAll // the last process that had it open is gone
 	if *after != *before {
 		ts.Fatalf("the terminal is not as it was: %+v, and was %+v", after, before)
 	}
