@@ -127,7 +127,7 @@ func (b *mcpBottle) wait(ctx context.Context, id string) func() string {
 // curl gives the status of a request by the agent.
 func (b *mcpBottle) curl(t *testing.T, host string) string {
 	t.Helper()
-	return strings.TrimSpace(b.must(t, "exec", mcpName, "--", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://"+host+"/"))
+	return strings.TrimSpace(b.must(t, "exec", mcpName, "--", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://"+host+"/hello"))
 }
 
 func (b *mcpBottle) lists(t *testing.T) {
@@ -153,7 +153,8 @@ func (b *mcpBottle) approved(t *testing.T) {
 	loop := make(chan string, 1)
 	go func() {
 		out, err := b.bottle(t.Context(), "exec", mcpName, "--", "sh", "-c",
-			`until test "$(curl -s -o /dev/null -w '%{http_code}' http://`+b.hosts.denied+`/)" = 200; do sleep 0.02; done; date +%s.%N`)
+			`i=0; until c=$(curl -s -m 20 -o /dev/null -w '%{http_code}' http://`+b.hosts.denied+`/hello); test "$c" = 200; do
+				i=$((i+1)); test $i -lt 1000 || { echo "status $c, still"; exit 1; }; sleep 0.02; done; date +%s.%N`)
 		if err != nil {
 			out += err.Error()
 		}
