@@ -280,6 +280,6 @@ func (b *mcpBottle) waits(t *testing.T) {
 // the server, which another process of it starts again.
 func (b *mcpBottle) killServer(t *testing.T) {
 	t.Helper()
-	_, err := b.e.inSupervise(mcpName, `/busybox kill -9 $(/busybox pgrep -n bottle-sidecar)`)
+	_, err := b.e.inSupervise(mcpName, sidecarProcesses+`; kill -9 $(processes | /busybox tail -n 1)`)
 	check(t, err)
 }

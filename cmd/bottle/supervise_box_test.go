@@ -73,6 +73,10 @@ func (e *scriptEngine) inSupervise(bottle, script string) (string, error) {
 	return said.String(), err
 }
 
+// sidecarProcesses defines a command that lists the processes of the sidecars' program, the
+// newest last.
+const sidecarProcesses = `processes() { for p in /proc/[0-9]*; do if test "$(/busybox cat $p/comm)" = bottle-sidecar; then echo ${p#/proc/}; fi; done 2>/dev/null | /busybox sort -n; }`
+
 // cmdNeighbour sets the variable NEIGHBOUR to where a bottle's supervise sidecar listens:
 // neighbour BOTTLE.
 func (e *scriptEngine) cmdNeighbour(ts *testscript.TestScript, neg bool, args []string) {
@@ -92,7 +96,7 @@ func (e *scriptEngine) cmdMemory(ts *testscript.TestScript, neg bool, args []str
 	}
 	most, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	said, err := e.inSupervise(args[0], `/busybox grep -H VmHWM $(/busybox pgrep bottle-sidecar | /busybox sed "s,.*,/proc/&/status,")`)
+	said, err := e.inSupervise(args[0], sidecarProcesses+`; for p in $(processes); do /busybox grep VmHWM /proc/$p/status; done`)
 	ts.Check(err)
 	seen := 0
 	for line := range strings.Lines(said) {
