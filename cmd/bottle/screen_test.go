@@ -195,8 +195,11 @@ func cmdScreen(ts *testscript.TestScript, neg bool, args []string) {
 		defer mu.Unlock()
 		return shown.String()
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // its status is looked at below
+	}()
 	fail := func(format string, a ...any) {
 		_ = cmd.Process.Kill()
 		ts.Fatalf("%s\nthe screen:\n%s", fmt.Sprintf(format, a...), look())

@@ -271,7 +271,9 @@ func instructionOf(line string) instruction {
 	}
 	in := instruction{word: strings.ToUpper(line[:end]), rest: strings.TrimSpace(line[end:])}
 	switch {
-	case strings.IndexFunc(line, func(r rune) bool { return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)) }) >= 0:
+	case strings.IndexFunc(line, func(r rune) bool {
+		return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r))
+	}) >= 0:
 		in.odd = "there is a control character in it"
 	case strings.HasSuffix(in.rest, `\`):
 		in.odd = "it ends with a backslash"
