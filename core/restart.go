@@ -270,7 +270,7 @@ func (r *restart) carry(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ok {
+		if ok && p != recordFile {
 			carried = append(carried, p)
 		}
 	}

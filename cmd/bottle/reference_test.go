@@ -84,13 +84,14 @@ func parses(line string) error {
 
 func TestTheManPageIsOne(t *testing.T) {
 	groff := needs.Program(t, "groff", "groff-base")
-	cmd := exec.Command(groff, "-man", "-Tascii", "-P-c", "-P-b", "-P-u", "-ww", "../../docs/bottle.1")
+	cmd := exec.Command(groff, "-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-ww", "../../docs/bottle.1")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil || said.Len() > 0 {
 		t.Errorf("%v: %s", err, said.String())
 	}
+	out = bytes.ReplaceAll(out, []byte("\u2212"), []byte("-")) // a minus
 	for _, want := range []string{"bottle - run agents in sealed containers", "bottle export NAME", "--follow", "EXIT STATUS"} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("it lacks %q", want)
