@@ -288,7 +288,11 @@ func (l *launch) asksEngine() bool {
 
 // checkEngine refuses what the engine cannot do before anything is made.
 func (l *launch) checkEngine(ctx context.Context) error {
-	info, err := l.rt.Info(ctx)
+	ask := l.rt.Brief
+	if l.plan.OCIRuntime != "" {
+		ask = l.rt.Info // which knows those
+	}
+	info, err := ask(ctx)
 	if err != nil {
 		return err
 	}

@@ -267,6 +267,11 @@ func (f *failing) Info(ctx context.Context) (i runtime.Info, err error) {
 	return i, err
 }
 
+func (f *failing) Brief(ctx context.Context) (i runtime.Info, err error) {
+	err = f.call("Info", func() error { i, err = f.Runtime.Brief(ctx); return err })
+	return i, err
+}
+
 func (f *failing) InspectImage(ctx context.Context, ref string) (i runtime.Image, err error) {
 	err = f.call("InspectImage", func() error { i, err = f.Runtime.InspectImage(ctx, ref); return err })
 	return i, err

@@ -21,6 +21,11 @@ type Runtime interface {
 	// the connection works (Unavailable otherwise).
 	Info(ctx context.Context) (Info, error)
 
+	// Brief is Info with what a launch decides by and no more, if the rest takes the daemon
+	// time: Engine, Version, Endpoint, Ephemeral, OS, Arch, and in Missing the limits. It asks the
+	// daemon, too, and what it tells does not differ from Info.
+	Brief(ctx context.Context) (Info, error)
+
 	// Inventory lists everything on the engine by kind ("containers", "networks",
 	// "images", "volumes", and what else the engine keeps: snapshots, leases,
 	// namespaces, firewall rules of the implementation's own), whether bottle made

@@ -424,6 +424,7 @@ func endedContext(ctx context.Context, e *Env) error {
 		"CopyFrom":         second(e.Runtime.CopyFrom(ended, b.ID, "/etc")),
 		"Logs":             e.Runtime.Logs(ended, b.ID, runtime.LogOptions{}),
 		"Info":             second(e.Runtime.Info(ended)),
+		"Brief":            second(e.Runtime.Brief(ended)),
 		"Inventory":        second(e.Runtime.Inventory(ended)),
 	} {
 		if err := kind(err, func(err error) bool { return errors.Is(err, context.Canceled) }, "the context's error", what); err != nil {

@@ -21,10 +21,38 @@ var infoTests = []Test{
 		Run:  infoDescribes,
 	},
 	{
+		Name: "info/brief-is-a-part-of-it",
+		Doc:  "Brief tells the same as Info of what it tells: name, version, endpoint, platform and the missing limits.",
+		Run:  infoBrief,
+	},
+	{
 		Name: "info/inventory-lists-what-was-made",
 		Doc:  "Inventory has the kinds containers, networks and images, and grows by what is made.",
 		Run:  inventoryGrows,
 	},
+}
+
+func infoBrief(ctx context.Context, e *Env) error {
+	// First, since an engine may remember what it said at length.
+	brief, err := e.Runtime.Brief(ctx)
+	if err != nil {
+		return err
+	}
+	whole, err := e.Runtime.Info(ctx)
+	if err != nil {
+		return err
+	}
+	part := func(i runtime.Info) string {
+		var limits []string
+		for _, f := range []runtime.Feature{runtime.FeatureMemoryLimit, runtime.FeaturePIDsLimit, runtime.FeatureCPULimit} {
+			limits = append(limits, i.Missing[f])
+		}
+		return fmt.Sprintf("%s %s at %s (%v), %s/%s, limits %q", i.Engine, i.Version, i.Endpoint, i.Ephemeral, i.OS, i.Arch, limits)
+	}
+	if part(brief) != part(whole) {
+		return failed("expected Brief to tell %s, got %s", part(whole), part(brief))
+	}
+	return nil
 }
 
 func infoDescribes(ctx context.Context, e *Env) error {

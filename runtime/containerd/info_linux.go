@@ -12,6 +12,9 @@ import (
 	"github.com/bottle-run/bottle/runtime"
 )
 
+// Brief implements [runtime.Runtime].
+func (e *Engine) Brief(ctx context.Context) (runtime.Info, error) { return e.Info(ctx) }
+
 // Info implements [runtime.Runtime].
 func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 	version, err := e.client.Version(e.ctx(ctx))

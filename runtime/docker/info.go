@@ -77,6 +77,9 @@ func (e *engine) Info(ctx context.Context) (runtime.Info, error) {
 	return info, nil
 }
 
+// Brief implements [runtime.Runtime].
+func (e *engine) Brief(ctx context.Context) (runtime.Info, error) { return e.Info(ctx) }
+
 // components are the programs that the daemon names.
 func (e *engine) components() []runtime.Component {
 	var list []runtime.Component

@@ -175,6 +175,9 @@ func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 	return e.info, nil
 }
 
+// Brief implements [runtime.Runtime].
+func (e *Engine) Brief(ctx context.Context) (runtime.Info, error) { return e.Info(ctx) }
+
 // Inventory implements [runtime.Runtime].
 func (e *Engine) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	if err := ctx.Err(); err != nil {

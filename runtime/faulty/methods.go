@@ -24,6 +24,11 @@ func (r *Runtime) Sweep(ctx context.Context) error {
 	return plain(ctx, r, "Sweep", "", func() error { return r.rt.Sweep(ctx) })
 }
 
+// Brief implements [runtime.Runtime].
+func (r *Runtime) Brief(ctx context.Context) (runtime.Info, error) {
+	return call(ctx, r, "Brief", "", func() (runtime.Info, error) { return r.rt.Brief(ctx) })
+}
+
 // Inventory implements [runtime.Runtime].
 func (r *Runtime) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	return call(ctx, r, "Inventory", "", func() (runtime.Inventory, error) { return r.rt.Inventory(ctx) })

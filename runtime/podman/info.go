@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containers/podman/v5/pkg/bindings"
+
 	rt "github.com/bottle-run/bottle/runtime"
 )
 
@@ -80,6 +82,33 @@ func (e *engine) Info(ctx context.Context) (rt.Info, error) {
 	}
 	if e.service == nil {
 		info.Warnings = append(info.Warnings, "the service is the user's: each exec leaves a monitor for the exit_command_delay of its configuration (300 s unless set)")
+	}
+	return info, nil
+}
+
+// Brief implements [runtime.Runtime]. What a service that was started here can limit is known
+// without asking it, mostly.
+func (e *engine) Brief(ctx context.Context) (rt.Info, error) {
+	if e.service == nil {
+		return e.Info(ctx)
+	}
+	const op = "ask about the engine"
+	// It tells whether the connection works.
+	if err := e.ask(ctx, call{method: http.MethodGet, path: "/_ping"}, nil); err != nil {
+		return rt.Info{}, wrap(ctx, op, "", err)
+	}
+	info := rt.Info{
+		Engine: Name, Version: bindings.ServiceVersion(e.conn).String(), Endpoint: e.uri, Ephemeral: true,
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Missing: map[rt.Feature]string{},
+	}
+	for _, f := range []rt.Feature{rt.FeatureMemoryLimit, rt.FeaturePIDsLimit, rt.FeatureCPULimit} {
+		why, err := e.limited(ctx, f)
+		if err != nil {
+			return rt.Info{}, wrap(ctx, op, "", err)
+		}
+		if why != "" {
+			info.Missing[f] = why
+		}
 	}
 	return info, nil
 }

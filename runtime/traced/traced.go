@@ -97,6 +97,11 @@ func (t *traced) Info(ctx context.Context) (runtime.Info, error) {
 	return call(ctx, t, Call{Method: "Info"}, func() (runtime.Info, error) { return t.rt.Info(ctx) })
 }
 
+// Brief implements [runtime.Runtime].
+func (t *traced) Brief(ctx context.Context) (runtime.Info, error) {
+	return call(ctx, t, Call{Method: "Brief"}, func() (runtime.Info, error) { return t.rt.Brief(ctx) })
+}
+
 // Inventory implements [runtime.Runtime].
 func (t *traced) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	return call(ctx, t, Call{Method: "Inventory"}, func() (runtime.Inventory, error) { return t.rt.Inventory(ctx) })
