@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Empty for a build that shares what the tests have compiled.
 TRIMPATH ?= -trimpath
 SCRIPTS := .ci/run examples/demo/agent examples/demo/demo.sh hack/bench/launch/run hack/bench/run hack/bench/scale/run hack/bench/sidecar/run hack/conformance \
-	hack/demo hack/engines hack/mutations hack/soak hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
+	hack/demo hack/engines hack/mcp-client/install hack/mutations hack/soak hack/test hack/toolchain-image hack/world.sh internal/nolibc/build.sh
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Engines are installed and started by root; everything else needs no privilege.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
