@@ -102,6 +102,16 @@ func (b *Bottle) Inspect(ctx context.Context) (Inspection, error) {
 			in.Created = n.Created
 		}
 	}
+	// They are made at once: the sealed one comes first, whichever was there first.
+	slices.SortStableFunc(in.Networks, func(a, b NetworkView) int {
+		switch {
+		case a.Internal == b.Internal:
+			return 0
+		case a.Internal:
+			return -1
+		}
+		return 1
+	})
 	containers, err := b.rt.ListContainers(ctx, mine)
 	if err != nil {
 		return in, err
