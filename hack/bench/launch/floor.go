@@ -61,7 +61,7 @@ func (r *recorded) Run(ctx context.Context, spec runtime.ContainerSpec) (runtime
 }
 
 // newFloor launches a bottle once to see of what it consists.
-func newFloor(ctx context.Context, rt runtime.Runtime, w *world, o options) (*floor, error) {
+func newFloor(ctx context.Context, rt runtime.Runtime, w *world) (*floor, error) {
 	f := &floor{rt: rt}
 	m, err := manifest.Load(w.manifest)
 	if err != nil {

@@ -124,7 +124,7 @@ func run(ctx context.Context, o options) (err error) {
 		return s.up(ctx)
 	}
 	ours := &bottleWay{w: w, o: o}
-	low, err := newFloor(ctx, rt, w, o)
+	low, err := newFloor(ctx, rt, w)
 	if err != nil {
 		return err
 	}
@@ -161,6 +161,9 @@ func run(ctx context.Context, o options) (err error) {
 	return nil
 }
 
+// errNotUp is a bottle whose command has not said what it was to say.
+var errNotUp = errors.New("it is not up")
+
 // bottleWay is bottle.
 type bottleWay struct {
 	w   *world
@@ -194,7 +197,7 @@ func (b *bottleWay) up(ctx context.Context, _ int) error {
 	line, err := bufio.NewReader(b.out).ReadString('\n')
 	if err != nil || line != "up\n" {
 		_ = b.cmd.Wait()
-		return fmt.Errorf("bottle said %q (%v): %s", line, err, b.err)
+		return fmt.Errorf("bottle said %q: %w: %s", line, errors.Join(err, errNotUp), b.err)
 	}
 	return nil
 }
