@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
@@ -14,31 +15,35 @@ import (
 
 // pruneOptions are those of bottle prune.
 type pruneOptions struct {
+	// Names are the bottles that it is about; none means all.
+	Names  []string
 	DryRun bool
 	All    bool
 }
 
 func newPruneCommand(f *factory, do func(pruneOptions) error) *cli.Command {
 	return &cli.Command{
-		Name:  "prune",
-		Usage: "remove what killed bottles left",
+		Name:      "prune",
+		Usage:     "remove what killed bottles left",
+		ArgsUsage: "[NAME...]",
 		Description: "A bottle whose process was killed is removed by its watchdog, or else by the next command\n" +
 			"that talks to the engine. This does it on demand, and says what stays and why. With --all, it also\n" +
 			"removes detached bottles whose agent is gone, and bottles of yours of which there is no record and whose\n" +
-			"process is dead. Bottles of living processes and of other users are never removed.\n\n" +
+			"process is dead. Bottles of living processes and of other users are never removed. With names, it is about\n" +
+			"bottles of these names alone.\n\n" +
 			"Example: bottle prune --dry-run",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be removed, and remove nothing"},
 			&cli.BoolFlag{Name: "all", Usage: "also remove what is yours and nobody needs any more, as far as can be told"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := arity(c, 0, 0); err != nil {
+			if err := arity(c, 0, -1); err != nil {
 				return err
 			}
 			if err := f.noCommand("prune"); err != nil {
 				return err
 			}
-			opts := pruneOptions{DryRun: c.Bool("dry-run"), All: c.Bool("all")}
+			opts := pruneOptions{Names: c.Args().Slice(), DryRun: c.Bool("dry-run"), All: c.Bool("all")}
 			if do != nil {
 				return do(opts)
 			}
@@ -79,6 +84,9 @@ func (f *factory) prune(opts pruneOptions) error {
 	}
 	var errs *multierror.Error
 	for _, it := range found {
+		if len(opts.Names) > 0 && !slices.Contains(opts.Names, it.Bottle) {
+			continue
+		}
 		line := pruned{Finding: it, Done: "stays"}
 		switch wanted := it.Verdict == leftover.Remove || it.Verdict == leftover.Ask && opts.All; {
 		case !wanted || it.Elsewhere != "":
