@@ -27,6 +27,8 @@ import (
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
 	"github.com/bottle-run/bottle/sidecar/supervise/ledger"
 	"github.com/bottle-run/bottle/sidecar/supervise/operator"
+
+	_ "github.com/bottle-run/bottle/core/supervise/unasked" // no command asks the terminal anything at its start
 )
 
 const (

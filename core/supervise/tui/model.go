@@ -21,6 +21,8 @@ import (
 	"github.com/bottle-run/bottle/sidecar/supervise/ledger"
 	"github.com/bottle-run/bottle/sidecar/supervise/operator"
 	"github.com/bottle-run/bottle/sidecar/supervise/show"
+
+	_ "github.com/bottle-run/bottle/core/supervise/unasked" // no command asks the terminal anything at its start
 )
 
 // The smallest terminal, in cells.
