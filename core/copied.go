@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -46,27 +47,29 @@ func copiedFrom(labels map[string]string) (c copied) {
 	return c
 }
 
-// workspaceItems are the user's files and, after them, a record of what they were.
-func (l *launch) workspaceItems() []item {
+// workspaceItem is the copy of the user's files and, after it, the record of what they were.
+func (l *launch) workspaceItem() item {
 	ws := l.plan.Workspace
-	record := &changes.Record{Ignore: ws.Ignore, GitIgnore: ws.GitIgnore}
-	items := []item{{ws.Target, func(ctx context.Context, w *tar.Writer, name string) error {
-		return l.tree.WriteNoted(ctx, w, name, l.user.UID, l.user.GID, func(n workspace.Noted) { noteFile(record, n) })
-	}}}
-	if l.plan.ReadOnly {
-		return items // the root takes no record
-	}
-	return append(items, item{recordFile, func(_ context.Context, w *tar.Writer, name string) error {
+	return item{ws.Target, func(ctx context.Context, w *tar.Writer, name string) error {
+		record := &changes.Record{Ignore: ws.Ignore, GitIgnore: ws.GitIgnore}
+		err := l.tree.WriteNoted(ctx, w, name, l.user.UID, l.user.GID, func(n workspace.Noted) { noteFile(record, n) })
+		if err != nil || l.plan.ReadOnly { // a read-only root takes no record
+			return err
+		}
 		sealed, err := record.Seal(l.copied.key)
 		if err != nil {
 			return err
 		}
-		err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, Size: int64(len(sealed)), ModTime: time.Now(), Format: tar.FormatPAX})
+		// The archive is one of the root directory, and the record's directory is there: it is no
+		// item of its own, for which the engine would be asked.
+		err = w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg, Name: strings.TrimPrefix(recordFile, "/"), Mode: 0o444, Size: int64(len(sealed)), ModTime: time.Now(), Format: tar.FormatPAX,
+		})
 		if err == nil {
 			_, err = w.Write(sealed)
 		}
 		return err
-	}})
+	}}
 }
 
 // noteFile adds a file to a record, but for a repository's own.
@@ -89,7 +92,7 @@ func (b *Bottle) record(ctx context.Context) (*changes.Record, error) {
 	if b.copied.Source == "" {
 		return nil, Errorf(KindInput, "bottle %s has no copy of your files: it was launched without a workspace, or by another version of bottle", b.Name)
 	}
-	archive, err := b.rt.CopyFrom(ctx, b.container, recordFile)
+	archive, err := b.rt.CopyFrom(ctx, b.agent(), recordFile)
 	if errdefs.IsNotFound(err) {
 		return nil, Errorf(KindInput, "bottle %s has no record of the files that it was given: it is read-only, or the agent has removed the record", b.Name)
 	}
@@ -118,7 +121,7 @@ func (b *Bottle) record(ctx context.Context) (*changes.Record, error) {
 
 // snapshot reads what the workspace holds now.
 func (b *Bottle) snapshot(ctx context.Context, opts changes.Options) (s *changes.Snapshot, err error) {
-	archive, err := b.rt.CopyFrom(ctx, b.container, b.copied.Target)
+	archive, err := b.rt.CopyFrom(ctx, b.agent(), b.copied.Target)
 	if errdefs.IsNotFound(err) {
 		return nil, Errorf(KindNotFound, "bottle %s has no %s any more", b.Name, b.copied.Target)
 	}

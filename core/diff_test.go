@@ -188,3 +188,20 @@ func TestWithoutAWorkspaceThereIsNothingToCompare(t *testing.T) {
 	}
 	must(t, bottle.Close(t.Context()))
 }
+
+func TestWhatTheAgentWasGivenIsKnownAfterARestart(t *testing.T) {
+	_, bottle, files := copiedBench(t, map[string]string{"a": "old", "b": "b"})
+	put(t, files, "a", "new")
+	before, err := bottle.Diff(t.Context(), core.DiffOptions{})
+	must(t, err)
+	defer func() { must(t, before.Close()) }()
+	for range 2 {
+		must(t, bottle.Restart(t.Context(), core.RestartOptions{}))
+		d, err := bottle.Diff(t.Context(), core.DiffOptions{})
+		must(t, err)
+		if len(d.Changes) != 1 || d.Changes[0].Name != "a" || d.Tree != before.Tree {
+			t.Errorf("%+v of %s, %s before", d.Changes, d.Tree, before.Tree)
+		}
+		must(t, d.Close())
+	}
+}

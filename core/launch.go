@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -427,9 +428,6 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	labels := l.labels(RoleAgent)
 	labels[LabelCommand], labels[LabelUser] = string(encoded), l.userSpec()
-	if err := l.labelWorkspace(labels); err != nil {
-		return err
-	}
 	if roles := l.roles(); len(roles) > 0 {
 		labels[LabelSidecars] = strings.Join(roles, ",")
 	}
@@ -441,7 +439,7 @@ func (l *launch) runAgent(ctx context.Context) error {
 				labels[k] = v
 			}
 		}
-	} else if err := l.noteRestart(labels); err != nil {
+	} else if err := errors.Join(l.labelWorkspace(labels), l.noteRestart(labels)); err != nil {
 		return err
 	}
 	files, err := l.trustFiles()
@@ -561,16 +559,16 @@ func (l *launch) provision(ctx context.Context) error {
 	files := fileItems(l.plan.Files, l.trees, l.user)
 	var what []string
 	if ws := l.plan.Workspace; ws.Source != "" {
-		copied := l.workspaceItems()
+		tree := l.workspaceItem()
 		what = append(what, fmt.Sprintf("workspace of %d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
 		within := func(f item) bool { return strings.HasPrefix(f.target, strings.TrimSuffix(ws.Target, "/")+"/") }
 		if slices.ContainsFunc(files, within) {
 			// Which of the directories on its way are the workspace's shows when that is there.
-			if err := place(ctx, l.rt, l.container.ID, copied, l.user); err != nil {
+			if err := place(ctx, l.rt, l.container.ID, []item{tree}, l.user); err != nil {
 				return err
 			}
 		} else {
-			files = append(files, copied...)
+			files = append(files, tree)
 		}
 	}
 	if err := place(ctx, l.rt, l.container.ID, files, l.user); err != nil {

@@ -80,7 +80,7 @@ func (b *Bottle) logged(ctx context.Context, roles []string) ([]Sidecar, error) 
 	if err != nil {
 		return nil, err
 	}
-	all := append([]Sidecar{{Role: RoleAgent, Container: b.container}}, sidecars...)
+	all := append([]Sidecar{{Role: RoleAgent, Container: b.agent()}}, sidecars...)
 	if len(roles) == 0 {
 		return all, nil
 	}

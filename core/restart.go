@@ -261,6 +261,9 @@ func (r *restart) carry(ctx context.Context) error {
 		}
 		add(k)
 	}
+	if r.plan.Workspace.Source != "" {
+		add(recordFile)
+	}
 	for _, f := range r.plan.Files {
 		add(expandHome(f.Target, r.before.Home))
 	}

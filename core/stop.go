@@ -35,7 +35,7 @@ func (b *Bottle) EndAgent(ctx context.Context, grace time.Duration) (ended bool,
 func (b *Bottle) endAgent(ctx context.Context, grace time.Duration) (ended bool, err error) {
 	seconds := int(min(math.Ceil(grace.Seconds()), math.MaxInt32))
 	var said bytes.Buffer
-	status, err := b.rt.Exec(ctx, b.container, runtime.ExecSpec{Command: inside.End(max(seconds, 0)), WorkDir: "/", Stderr: &said})
+	status, err := b.rt.Exec(ctx, b.agent(), runtime.ExecSpec{Command: inside.End(max(seconds, 0)), WorkDir: "/", Stderr: &said})
 	switch {
 	case errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err):
 		return true, nil
