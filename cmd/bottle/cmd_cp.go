@@ -83,6 +83,9 @@ func (f *factory) copyIn(ctx context.Context, b *core.Bottle, opts cpOptions) er
 		return b.CopyTo(ctx, opts.To.Path, f.io.Stdin)
 	}
 	notes, err := b.CopyIn(ctx, opts.From.Path, opts.To.Path)
+	if f.globals.JSON && err == nil {
+		return f.io.json(map[string][]string{"notes": append([]string{}, notes...)})
+	}
 	f.notes(notes)
 	return err
 }

@@ -81,6 +81,13 @@ func (f *factory) rm(opts rmOptions) error {
 			err = rec.forget(sig.work, rt, name, err)
 		}
 		done()
+		if err == nil && f.globals.JSON {
+			removed := name // of which there was only a record
+			if b != nil {
+				removed = b.Name
+			}
+			err = f.io.json(map[string]string{"name": removed})
+		}
 		if err != nil {
 			errs = multierror.Append(errs, interruptedOr(sig.work, err))
 		}

@@ -12,12 +12,12 @@ import (
 
 func newSuperviseCommand(f *factory, do func() error) *cli.Command {
 	return &cli.Command{
-		Name:      "supervise",
-		Usage:     "answer what agents propose, in a terminal",
-		ArgsUsage: " ",
+		Name:  "supervise",
+		Usage: "answer what agents propose, in a terminal",
 		Description: "Shows the proposals of all bottles on the engine as they come, with what would become possible,\n" +
 			"and the requests that are being denied. $VISUAL or $EDITOR edits a proposal. A manifest named with\n" +
-			"--file is written to in place of the one that a bottle was launched from. For scripts: bottle proposals.",
+			"--file is written to in place of the one that a bottle was launched from. For scripts: bottle proposals.\n\n" +
+			"Example: bottle supervise",
 		Action: func(c *cli.Context) error {
 			if err := arity(c, 0, 0); err != nil {
 				return err
