@@ -560,7 +560,7 @@ func TestABottleIsFoundAgainByItsName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	launched.Detach()
+	must(t, launched.Detach())
 	must(t, launched.Close(t.Context()))
 	if len(b.holds()) != 3 {
 		t.Fatalf("a detached bottle was closed: %q", b.holds())
@@ -590,7 +590,7 @@ func TestABrokenBottleIsListedAndCanBeClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bottle.Detach()
+	must(t, bottle.Detach())
 	must(t, b.RemoveContainer(t.Context(), "bottle-robot"))
 	list, err := core.List(t.Context(), b.rt)
 	if err != nil || len(list) != 1 || list[0].State != core.StateBroken {
