@@ -76,6 +76,15 @@ func (s *scene) daemons(it string) bool {
 	if strings.HasPrefix(it, "host: firewall rules: rule 2 nat ") && strings.HasSuffix(it, "Verdict&{Kind:-3 Chain:DOCKER}") {
 		return true
 	}
+	// Amid a start, dockerd leaves the shim of a container that it then does not know: nothing
+	// runs in it yet.
+	if shim, ok := strings.CutPrefix(it, "processes: "); ok && s.name == "docker" && strings.Contains(shim, "containerd-shim-runc-v2 -namespace moby") {
+		if pid, err := strconv.Atoi(strings.Fields(shim)[0]); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		s.t.Logf("dockerd left %s", shim)
+		return true
+	}
 	volume, ok := strings.CutPrefix(it, "engine: volumes: ")
 	if !ok || s.name != "docker" {
 		return false
