@@ -243,7 +243,7 @@ type LogOptions struct {
 	Tail   int
 	Stdout io.Writer // nil discards
 	Stderr io.Writer // nil discards
-	// Stamp is called before each write to Stdout or Stderr, if it is not nil, with the time
+	// Stamp is called before each write to Stdout or Stderr, if it is not nil, with the time (an engine may tell whole seconds)
 	// at which the process wrote that. Of a container with a TTY the engine may not know it;
 	// then it is not called.
 	Stamp func(time.Time)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -34,7 +35,7 @@ var imageTests = []Test{
 		Run:  loadOCI,
 	},
 	{
-		Name: "images/load-is-streamed", Kernel: true,
+		Name: "images/load-is-streamed", Kernel: true, Timeout: 5 * time.Minute,
 		Doc: "An archive of 150 MB is loaded in constant memory.",
 		Run: loadStreamed,
 	},
