@@ -41,6 +41,7 @@ func TestScriptsWithoutAnEngine(t *testing.T) {
 		Dir: "testdata/script/plain", Cmds: scriptCommands(nil), RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
+			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/state")
 			// Whatever engines there are: none of them is here.
 			env.Setenv("PATH", filepath.Dir(lookPath(t, "bottle"))+":"+busyboxDir(t))
 			for _, name := range []string{"DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "BOTTLE_HOST"} {

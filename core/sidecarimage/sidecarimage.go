@@ -91,7 +91,8 @@ func New(program, roots []byte, arch string) (*Image, error) {
 
 // assemble makes the image, which most launches do not need: the engine has it.
 func (i *Image) assemble() (v1.Image, error) {
-	image, err := mutate.ConfigFile(empty.Image, i.config)
+	// A copy: the library writes to what it is given, and several launches may assemble at once.
+	image, err := mutate.ConfigFile(empty.Image, i.config.DeepCopy())
 	if err == nil {
 		// Not compressed: it goes no further than the engine's socket.
 		image, err = mutate.AppendLayers(image, static.NewLayer(layer(i.program, i.roots), types.DockerUncompressedLayer))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -76,6 +77,13 @@ func (c *client) bind(ctx context.Context, at netip.AddrPort) (net.Listener, err
 	}
 	if len(fds) != 1 {
 		return nil, fmt.Errorf("the world gave %d sockets", len(fds))
+	}
+	// The world has let go of the socket when it hangs up: from then on it is the caller's alone.
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	f := os.NewFile(uintptr(fds[0]), "listener")
 	fds = nil
