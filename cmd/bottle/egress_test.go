@@ -53,7 +53,7 @@ func TestEgress(t *testing.T) {
 	before, err := e.rt.Inventory(t.Context())
 	check(t, err)
 	outside := openOutside(t)
-	e.loadBase(t, buildFetch(t))
+	e.loadBase(t, testProgram(t, "fetch"))
 	e.loadSidecars(t)
 	run := func(t *testing.T, dir string) {
 		commands := scriptCommands(e)
@@ -139,27 +139,6 @@ func (e *scriptEngine) load(t *testing.T, ref string, config v1.Config, programs
 	check(t, tarball.Write(tag, image, &archive))
 	_, err = e.rt.LoadImage(t.Context(), &archive)
 	check(t, err)
-}
-
-// buildFetch compiles the client that the scripts use in their bottles, static. It has
-// a module of its own, so that it needs nothing of this one's.
-func buildFetch(t *testing.T) []byte {
-	t.Helper()
-	dir := t.TempDir()
-	check(t, os.CopyFS(dir, os.DirFS("testdata/fetch")))
-	check(t, os.Mkdir(filepath.Join(dir, "bypass"), 0o700))
-	source, err := os.ReadFile("../../sidecar/e2e/bypass/attempt.go")
-	check(t, err)
-	check(t, os.WriteFile(filepath.Join(dir, "bypass/attempt.go"), source, 0o600))
-	check(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module fetch\n\ngo 1.24\n"), 0o600))
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", "fetch", ".")
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the client: %v: %s", err, out)
-	}
-	program, err := os.ReadFile(filepath.Join(dir, "fetch"))
-	check(t, err)
-	return program
 }
 
 // outside is what the bottles reach, or do not: every name of the world's zone leads to

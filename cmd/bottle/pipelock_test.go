@@ -2,8 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,11 +24,11 @@ func TestPipelock(t *testing.T) {
 	before, err := e.rt.Inventory(t.Context())
 	check(t, err)
 	outside := openOutside(t)
-	e.loadBase(t, buildFetch(t))
+	e.loadBase(t, testProgram(t, "fetch"))
 	e.loadSidecars(t)
 	e.load(t, pipelockImage, v1.Config{
 		Entrypoint: []string{"/pipelock"}, Labels: map[string]string{runtime.LabelManaged: "true"},
-	}, map[string][]byte{"pipelock": buildPipelock(t)})
+	}, map[string][]byte{"pipelock": testProgram(t, "pipelock")})
 	t.Run("scripts", func(t *testing.T) {
 		commands := scriptCommands(e)
 		commands["requests"], commands["sidecarlog"] = outside.cmdRequests, e.cmdSidecarLog
@@ -53,23 +51,4 @@ func TestPipelock(t *testing.T) {
 	e.removeImages(t)
 	e.removeSidecarImages(t)
 	e.nothingMoreThan(t, before)
-}
-
-// buildPipelock compiles the stand-in, static.
-func buildPipelock(t *testing.T) []byte {
-	t.Helper()
-	if built := os.Getenv("BOTTLE_TEST_PIPELOCK"); built != "" {
-		program, err := os.ReadFile(built)
-		check(t, err)
-		return program
-	}
-	out := filepath.Join(t.TempDir(), "pipelock")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", out, "./testdata/pipelock")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the stand-in: %v: %s", err, said)
-	}
-	program, err := os.ReadFile(out)
-	check(t, err)
-	return program
 }

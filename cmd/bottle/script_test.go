@@ -42,6 +42,7 @@ func TestScriptsWithoutAnEngine(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
 			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/state")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			// Whatever engines there are: none of them is here.
 			env.Setenv("PATH", filepath.Dir(lookPath(t, "bottle"))+":"+busyboxDir(t))
 			for _, name := range []string{"DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "BOTTLE_HOST"} {
@@ -84,6 +85,8 @@ func openEngine(t *testing.T) *scriptEngine {
 	t.Helper()
 	e := &scriptEngine{name: os.Getenv("BOTTLE_TEST_ENGINE"), began: time.Now().Add(-time.Second)}
 	switch e.name {
+	case "none":
+		t.Skip("BOTTLE_TEST_ENGINE=none: this run is for what needs no engine")
 	case "":
 		if os.Getenv("BOTTLE_REQUIRE_ENGINES") != "" {
 			t.Fatal("BOTTLE_TEST_ENGINE names no engine, and BOTTLE_REQUIRE_ENGINES is set")
@@ -131,7 +134,7 @@ func (e *scriptEngine) setup(env *testscript.Env) error {
 	}
 	env.Setenv("TMPDIR", tmp)
 	env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
-	for _, name := range []string{"HOME", "PATH", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS"} {
+	for _, name := range []string{"HOME", "PATH", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS", "GORACE"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env.Setenv(name, value)
 		}

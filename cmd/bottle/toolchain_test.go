@@ -101,14 +101,7 @@ func (b *toolchainBottle) workspace(t *testing.T) {
 	t.Helper()
 	work := filepath.Join(b.dir, "work")
 	check(t, os.CopyFS(work, os.DirFS("testdata/toolchain")))
-	source := t.TempDir()
-	check(t, os.Rename(filepath.Join(work, "client.go"), filepath.Join(source, "client.go")))
-	check(t, os.WriteFile(filepath.Join(source, "go.mod"), []byte("module client\n\ngo 1.24\n"), 0o600))
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-buildvcs=false", "-o", filepath.Join(work, "client"), ".")
-	cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the client: %v: %s", err, out)
-	}
+	check(t, os.WriteFile(filepath.Join(work, "client"), testProgram(t, "client"), 0o755))
 }
 
 func (b *toolchainBottle) load(t *testing.T, archive string) {

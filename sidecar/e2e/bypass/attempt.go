@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// This file needs the standard library alone: the tests of the command line compile it
-// into the client that they put into a bottle.
-
 // A Case is one attempt.
 type Case struct {
 	Name string

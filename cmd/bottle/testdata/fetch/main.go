@@ -22,7 +22,7 @@ import (
 	"strings"
 	"time"
 
-	"fetch/bypass"
+	"github.com/bottle-run/bottle/sidecar/e2e/bypass"
 )
 
 type headers []string
