@@ -113,7 +113,7 @@ func (s *scene) goesWrong(launch func(context.Context, runtime.Runtime) (*core.B
 	}):
 		t.Errorf("%s: the error names no step that failed, with its object: %v", name, err)
 	}
-	took, left := s.nothingLeft(killedTime)
+	took, left := s.nothingLeft(killedTime())
 	if len(left) > 0 {
 		t.Errorf("%s: %v\nthis is left:\n%s", name, err, strings.Join(left, "\n"))
 		s.mark()

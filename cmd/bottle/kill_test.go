@@ -69,7 +69,7 @@ func TestKilledAtAnyMomentNothingIsLeft(t *testing.T) {
 				t.Errorf("bottle ps after both were killed: %v: %s", err, said)
 			}
 		}
-		took, left := s.nothingLeft(killedTime)
+		took, left := s.nothingLeft(killedTime())
 		times = append(times, took)
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		t.Logf("kill %d after %v, with its watchdog: %v, last said %q: nothing left after %v", i, moment.Round(time.Millisecond), dog != 0, lines[len(lines)-1], took.Round(time.Millisecond))

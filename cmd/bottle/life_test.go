@@ -17,8 +17,15 @@ import (
 	"github.com/bottle-run/bottle/core/session"
 )
 
-// killedTime is how long after a bottle was killed there may be something of it.
-const killedTime = 15 * time.Second
+// killedTime is how long after a bottle was killed there may be something of it. What is
+// promised is 15 seconds, which hack/soak holds it to on a machine of its own; where suites
+// share one, time proves nothing.
+func killedTime() time.Duration {
+	if within, err := time.ParseDuration(os.Getenv("BOTTLE_TEST_KILLED_TIME")); err == nil {
+		return within
+	}
+	return 2 * time.Minute
+}
 
 // records are the records below a state directory of bottles whose name has a prefix, and
 // those that cannot be read.

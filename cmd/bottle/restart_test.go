@@ -56,7 +56,7 @@ func TestTheDaemonGoes(t *testing.T) {
 		// The watchdog tries again every now and then, and a command does it at once.
 		said, err := s.bottle("ps").CombinedOutput()
 		check(t, err)
-		took, left := s.nothingLeft(3*killedTime, s.daemons)
+		took, left := s.nothingLeft(3*killedTime(), s.daemons)
 		t.Logf("%s: status %d after %v; nothing left %v later\n%s%s", m.name, cmd.ProcessState.ExitCode(), ended.Round(time.Millisecond), took.Round(time.Millisecond), out.String(), said)
 		if len(left) > 0 {
 			t.Errorf("%s: this is left:\n%s", m.name, strings.Join(left, "\n"))

@@ -419,7 +419,7 @@ func (e *scriptEngine) cmdEmpty(ts *testscript.TestScript, neg bool, args []stri
 		ts.Fatalf("usage: empty PREFIX")
 	}
 	var left []string
-	for deadline := time.Now().Add(killedTime); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(killedTime()); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		inventory, err := e.rt.Inventory(context.Background())
 		ts.Check(err)
 		left = nil
