@@ -60,21 +60,25 @@ type Options struct {
 func Run(ctx context.Context, opts Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d := &desk{Options: opts, followed: map[string]*followed{}}
-	p := tea.NewProgram(tui.New(ctx, d), tea.WithContext(ctx), tea.WithAltScreen(), tea.WithInput(opts.Input), tea.WithOutput(opts.Output), tea.WithoutSignalHandler())
+	p := tea.NewProgram(tui.New(ctx, d), tea.WithAltScreen(), tea.WithInput(opts.Input), tea.WithOutput(opts.Output), tea.WithoutSignalHandler())
 	d.send = p.Send
 	d.running.Go(func() {
 		if err := graph.Guard(func() error { d.discover(ctx); return nil }); err != nil {
 			d.broken(err)
-			p.Kill()
+			p.Quit()
 		}
 	})
+	// It is asked to quit and not killed, nor given the context, which comes to the same: then
+	// it does not wait for what reads the terminal.
+	stop := context.AfterFunc(ctx, p.Quit)
 	_, err := p.Run()
+	told := !stop()
 	cancel()
 	d.running.Wait()
 	switch {
 	case d.bug != nil:
 		return d.bug
-	case errors.Is(err, tea.ErrProgramKilled) && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), context.Canceled):
+	case err == nil && told:
 		return context.Cause(ctx)
 	}
 	return err
