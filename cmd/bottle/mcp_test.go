@@ -267,7 +267,7 @@ func (b *mcpBottle) waits(t *testing.T) {
 	id := b.propose(t, "patient.example")
 	cmd := exec.CommandContext(t.Context(), "bottle", "exec", mcpName, "--", "curl", "-sSN", "-H", "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream",
 		"-d", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait_for_answer","arguments":{"id":"`+id+`"}}}`, "http://supervise:9100/")
-	cmd.Dir, cmd.Env = b.dir, append(os.Environ(), "BOTTLE_RUNTIME="+b.e.name, "BOTTLE_HOST="+b.e.host)
+	cmd.Dir, cmd.Env = b.dir, b.environ()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	begun := time.Now()
