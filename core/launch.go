@@ -124,25 +124,32 @@ func (l *launch) attempt(ctx context.Context) error {
 	defer watching.Wait()
 	defer cancel(nil)
 	watching.Go(func() {
-		beat := time.NewTicker(heartbeat)
-		defer beat.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-beat.C:
-			}
-			asked, end := context.WithTimeout(ctx, heartbeatPatience)
-			_, err := l.rt.Info(asked)
-			late := asked.Err() != nil && ctx.Err() == nil
-			end()
-			if late {
-				cancel(Errorf(KindEngine, "the engine has not answered for %v: %w", heartbeatPatience, err))
-				return
-			}
+		if err := graph.Guard(func() error { return l.watch(ctx, heartbeat) }); err != nil {
+			cancel(err)
 		}
 	})
 	return graph.Run(ctx, l.steps(), l.report)
+}
+
+// watch asks the engine again and again whether it is there, until ctx ends or it has not
+// answered in time. That it refuses to say is no error: a step that needs it is told the same.
+func (l *launch) watch(ctx context.Context, every time.Duration) error {
+	beat := time.NewTicker(every)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+		}
+		asked, end := context.WithTimeout(ctx, heartbeatPatience)
+		_, err := l.rt.Info(asked)
+		late := asked.Err() != nil && ctx.Err() == nil
+		end()
+		if late {
+			return Errorf(KindEngine, "the engine has not answered for %v: %w", heartbeatPatience, err)
+		}
+	}
 }
 
 // Hurry gives a context for clearing up a channel that is closed when the user is in a
