@@ -1,9 +1,7 @@
 package core
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	goruntime "runtime"
 	"slices"
@@ -212,7 +210,7 @@ func (l *launch) sidecarSpec(role string, networks ...string) runtime.ContainerS
 // builtInSpec is a sidecar that runs our program, or an image that does as it does.
 func (l *launch) builtInSpec(role string, networks ...string) runtime.ContainerSpec {
 	spec := l.sidecarSpec(role, networks...)
-	spec.Command = []string{role}
+	spec.Command = []string{role, delivery.StdinFlag}
 	spec.User = fmt.Sprintf("%d:%d", sidecarimage.UID, sidecarimage.UID)
 	spec.Tmpfs = []runtime.Tmpfs{{Target: delivery.Dir, Size: sidecarTmpfs}}
 	return spec
@@ -235,35 +233,6 @@ func (l *launch) runSidecar(ctx context.Context, step string, spec runtime.Conta
 	l.undo.Push("remove "+roleText(spec.Labels[LabelRole])+" container", spec.Name, func(ctx context.Context) error { return l.rt.RemoveContainer(ctx, id) })
 	l.report.result(step, spec.Name)
 	return c, nil
-}
-
-// deliver puts a document into a sidecar and returns when it is ready.
-func (l *launch) deliver(ctx context.Context, role, container string, doc delivery.Document) error {
-	err := deliver(ctx, l.rt, container, doc)
-	if err != nil {
-		return l.notReady(ctx, role, container, err)
-	}
-	return nil
-}
-
-// deliver puts a document into the sidecar that runs in a container, and returns when it
-// is ready.
-func deliver(ctx context.Context, rt runtime.Runtime, container string, doc delivery.Document) error {
-	encoded, err := doc.Encode()
-	if err != nil {
-		return err
-	}
-	said := &tailBuffer{max: maxLastWords}
-	status, err := rt.Exec(ctx, container, runtime.ExecSpec{
-		Command: []string{sidecarimage.Program, "put", "--wait"}, WorkDir: "/", Stdin: bytes.NewReader(encoded), Stdout: said, Stderr: said,
-	})
-	if err != nil {
-		return err
-	}
-	if status.Code != 0 {
-		return errors.New(orDefault(strings.Join(said.lines(), "; "), fmt.Sprintf("%s put ended with status %d", sidecarimage.Program, status.Code)))
-	}
-	return nil
 }
 
 // lookTime bounds finding out why a sidecar is not ready.

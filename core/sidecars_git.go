@@ -24,18 +24,15 @@ func (l *launch) startGitGate(ctx context.Context) (err error) {
 	if spec.Limits.Memory > 0 {
 		spec.Limits.Memory += policy.QuarantineBytes()
 	}
-	l.gitGate, err = l.runSidecar(ctx, stepGitGate, spec)
-	if err != nil {
-		return err
-	}
 	config, err := json.Marshal(policy.Config(l.plan.Agent))
 	if err != nil {
 		return err
 	}
-	return l.deliver(ctx, RoleGitGate, l.gitGate.ID, delivery.Document{
+	l.gitGate, err = l.runReady(ctx, stepGitGate, spec, delivery.Document{
 		Config: config, CorporateRoots: string(policy.Way.CorporatePEM()),
 		Secrets: policy.Secrets(gitgate.Values{Variables: l.opts.Secrets.values, Tokens: l.opts.Secrets.tokens}),
 	})
+	return err
 }
 
 // The variables by which git takes settings.

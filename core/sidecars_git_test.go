@@ -59,7 +59,7 @@ func TestGitAloneNeedsTheGateAlone(t *testing.T) {
 	spec := gate.Spec
 	quarantine := slices.IndexFunc(spec.Tmpfs, func(m runtime.Tmpfs) bool { return m.Target == gitgate.QuarantineDir })
 	if !spec.ReadOnly || spec.User != "65532:65532" || len(spec.Networks) != 2 || !slices.Equal(spec.Networks[0].Aliases, []string{gitgate.Host}) || len(spec.Networks[1].Aliases) != 0 ||
-		len(spec.Files) != 0 || len(spec.Env) != 0 || spec.AutoRemove || len(spec.Capabilities) != 0 || !slices.Equal(spec.Command, []string{"git-gate"}) {
+		len(spec.Files) != 0 || len(spec.Env) != 0 || spec.AutoRemove || len(spec.Capabilities) != 0 || !slices.Equal(spec.Command, []string{"git-gate", "--stdin"}) {
 		t.Errorf("%+v", spec)
 	}
 	if quarantine < 0 || spec.Tmpfs[quarantine].Size != 257<<20 || spec.Limits.Memory != 512<<20+257<<20 {

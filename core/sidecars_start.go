@@ -89,10 +89,6 @@ func (l *launch) startFirewall(ctx context.Context) (err error) {
 	if l.egress.foreign() {
 		return l.startForeignFirewall(ctx)
 	}
-	l.firewall, err = l.runSidecar(ctx, stepFirewall, l.builtInSpec(RoleFirewall, l.network.ID, l.egressNetwork.ID))
-	if err != nil {
-		return err
-	}
 	config, err := json.Marshal(l.egress.policy.FirewallConfig(l.facts()))
 	if err != nil {
 		return err
@@ -103,27 +99,25 @@ func (l *launch) startFirewall(ctx context.Context) (err error) {
 	if l.egress.routes() {
 		authority = l.pair.Firewall
 	}
-	return l.deliver(ctx, RoleFirewall, l.firewall.ID, delivery.Document{
+	l.firewall, err = l.runReady(ctx, stepFirewall, l.builtInSpec(RoleFirewall, l.network.ID, l.egressNetwork.ID), delivery.Document{
 		Config: config, CACert: string(authority.CertPEM), CAKey: string(authority.KeyPEM),
 		CorporateRoots: string(l.egress.policy.CorporatePEM()), Secrets: l.egress.policy.FirewallSecrets(l.egress.values),
 	})
+	return err
 }
 
-// startEgressProxy runs the egress proxy, which has no way out but the firewall, gives it
-// what it needs and waits until it is ready.
+// startEgressProxy runs the egress proxy, which has no way out but the firewall, and waits
+// until it is ready.
 func (l *launch) startEgressProxy(ctx context.Context) (err error) {
-	l.egressProxy, err = l.runSidecar(ctx, stepEgressProxy, l.builtInSpec(RoleEgressProxy, l.network.ID))
-	if err != nil {
-		return err
-	}
 	config, err := json.Marshal(l.egress.policy.EgressProxyConfig(l.facts()))
 	if err != nil {
 		return err
 	}
-	return l.deliver(ctx, RoleEgressProxy, l.egressProxy.ID, delivery.Document{
+	l.egressProxy, err = l.runReady(ctx, stepEgressProxy, l.builtInSpec(RoleEgressProxy, l.network.ID), delivery.Document{
 		Config: config, CACert: string(l.pair.Agent.CertPEM), CAKey: string(l.pair.Agent.KeyPEM),
 		FirewallCA: string(l.pair.Firewall.CertPEM), Secrets: l.egress.policy.EgressProxySecrets(l.egress.values),
 	})
+	return err
 }
 
 // noProxy is what is reached without the proxy.

@@ -85,16 +85,13 @@ func (l *launch) startSupervise(ctx context.Context) (err error) {
 	spec := l.builtInSpec(RoleSupervise, l.network.ID)
 	// Proposals are kept in the container, and outlive the process.
 	spec.ReadOnly = false
-	spec.Command = []string{RoleSupervise, "--restart", "--state", sidecarimage.StateDir}
-	l.superviseBox, err = l.runSidecar(ctx, stepSupervise, spec)
-	if err != nil {
-		return err
-	}
+	spec.Command = append(spec.Command, "--restart", "--state", sidecarimage.StateDir)
 	encoded, err := json.Marshal(l.superviseConfig())
 	if err != nil {
 		return err
 	}
-	return l.deliver(ctx, RoleSupervise, l.superviseBox.ID, delivery.Document{Config: encoded})
+	l.superviseBox, err = l.runReady(ctx, stepSupervise, spec, delivery.Document{Config: encoded})
+	return err
 }
 
 // superviseEnv tells the agent's programs where to ask, and where their policy is.

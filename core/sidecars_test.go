@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -26,18 +27,17 @@ type sidecars struct {
 	// put are the documents, by role, in the order of ready.
 	put   map[string]delivery.Document
 	ready []string
-	// refuse is what put says for a role; end makes its container end at once.
+	// refuse is what a role says in place of being ready; end makes its container end at once.
 	refuse map[string]string
 	end    map[string]bool
-	// begun is closed when a role's main process has said its words.
-	begun map[string]chan struct{}
-	// hold keeps those who bring a document until it is closed, if it is not nil.
+	// hold keeps those who have a document until it is closed, if it is not nil.
 	hold chan struct{}
 }
 
 func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 	role := p.Container[strings.LastIndex(p.Container, ".")+1:]
-	if p.Args[1] == "healthcheck" || p.Args[1] == "policy" {
+	switch p.Args[1] {
+	case "healthcheck", "policy":
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if why := s.refuse[role]; why != "" {
@@ -48,48 +48,49 @@ func (s *sidecars) program(ctx context.Context, p *fake.Process) int {
 			_, _ = p.Stdout.Write(s.put[role].Config)
 		}
 		return 0
+	case "put":
+		return s.take(role, p, func(err error) { _, _ = fmt.Fprintln(p.Stderr, err) })
 	}
-	if p.Args[1] != "put" {
-		s.mu.Lock()
-		end := s.end[role]
-		s.mu.Unlock()
-		_, _ = fmt.Fprintf(p.Stderr, "{\"msg\":\"started\"}\x1b[31m\n")
-		s.begin(role)
-		if end {
-			return 3
-		}
-		<-ctx.Done()
-		return 0
+	_, _ = fmt.Fprintf(p.Stderr, "{\"msg\":\"started\"}\x1b[31m\n")
+	s.mu.Lock()
+	end := s.end[role]
+	s.mu.Unlock()
+	if end {
+		return 3
 	}
-	<-s.begun[role]
 	if s.hold != nil {
 		<-s.hold
 	}
-	doc, err := delivery.Decode(p.Stdin)
+	log := slog.New(slog.NewJSONHandler(p.Stderr, nil))
+	if !slices.Contains(p.Args, delivery.StdinFlag) {
+		delivery.Say(log, errors.New("nothing is delivered"))
+		return 3
+	}
+	if s.take(role, p, func(err error) { delivery.Say(log, err) }) != 0 {
+		return 3
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.end[role] {
-		return 3 // nobody listens
-	}
-	if why := s.refuse[role]; why != "" || err != nil {
-		_, _ = fmt.Fprintln(p.Stderr, why, err)
-		return 1
-	}
-	s.put[role] = doc
 	s.ready = append(s.ready, role)
+	s.mu.Unlock()
+	delivery.Say(log, nil)
+	<-ctx.Done()
 	return 0
 }
 
-// begin tells that a role's main process has said its words. A launch that is undone may
-// have started it, and the next one starts it again.
-func (s *sidecars) begin(role string) {
+// take takes a document up, or has told why it does not.
+func (s *sidecars) take(role string, p *fake.Process, tell func(error)) int {
+	doc, err := delivery.Decode(p.Stdin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.begun[role]:
-	default:
-		close(s.begun[role])
+	if why := s.refuse[role]; why != "" {
+		err = errors.New(why)
 	}
+	if err != nil {
+		tell(err)
+		return 1
+	}
+	s.put[role] = doc
+	return 0
 }
 
 const sealedText = `
@@ -108,10 +109,7 @@ func sealedBench(t *testing.T) (*bench, *sidecars) {
 	t.Helper()
 	b := newBench(t, nil)
 	b.env["TOKEN"], b.env["CANARY"] = "token-value-4711", "canary-value-4711"
-	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}, begun: map[string]chan struct{}{}}
-	for _, role := range []string{core.RoleFirewall, core.RoleEgressProxy, core.RoleGitGate, core.RoleSupervise} {
-		s.begun[role] = make(chan struct{})
-	}
+	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}}
 	b.Handle(sidecarimage.Program, s.program)
 	return b, s
 }

@@ -14,7 +14,9 @@ type Containers interface {
 	// its context ends, nothing of the container is left. A taken name is
 	// AlreadyExists, also under a race; a missing image or network is NotFound;
 	// a command that the image does not hold is NotFound too. The files are in
-	// place before the first instruction of the process.
+	// place before the first instruction of the process. With a Handshake it returns
+	// when that is done; a process that ends before is FailedPrecondition, with an
+	// *EndedError.
 	Run(ctx context.Context, spec ContainerSpec) (Container, error)
 
 	// InspectContainer describes one container; NotFound if there is none or it
@@ -134,6 +136,9 @@ type ContainerSpec struct {
 	AutoRemove bool
 	// StopSignal is the image's or SIGTERM if empty.
 	StopSignal string
+	// Handshake is had with the process when it starts; without one its standard input is
+	// empty. It takes an init and no terminal: NoInit or TTY beside it is InvalidArgument.
+	Handshake *Handshake
 }
 
 // NetworkAttachment attaches a container to a network.

@@ -80,6 +80,7 @@ func (s ContainerSpec) Validate() error {
 		s.checkNetworks,
 		s.checkPaths,
 		s.checkLimits,
+		s.checkHandshake,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -195,6 +196,20 @@ func (s ContainerSpec) checkLimits() error {
 		return invalid("the limit of %g processors is below 0.01", l.CPUs)
 	case l.NoFile < 0:
 		return invalid("the limit of %d open files is negative", l.NoFile)
+	}
+	return nil
+}
+
+func (s ContainerSpec) checkHandshake() error {
+	h := s.Handshake
+	switch {
+	case h == nil:
+	case h.Input == nil || h.Answer == nil:
+		return invalid("the handshake has no input, or nobody to answer to")
+	case s.TTY:
+		return invalid("a handshake with a process that has a terminal")
+	case s.NoInit:
+		return invalid("a handshake with a process without an init")
 	}
 	return nil
 }

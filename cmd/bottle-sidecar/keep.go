@@ -18,8 +18,9 @@ const (
 )
 
 // keep runs this program with other arguments, and again whenever it is killed or crashes.
-// Signals are passed on; an end of its own is the end of keep, with the same status.
-func (c *call) keep(args ...string) error {
+// Signals are passed on; an end of its own is the end of keep, with the same status. The first
+// run alone has the arguments of first, too, and the standard input.
+func (c *call) keep(first []string, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -30,8 +31,11 @@ func (c *call) keep(args ...string) error {
 	log := slog.New(slog.NewJSONHandler(c.stderr, nil)).With("sidecar", args[0])
 	var killed []time.Time
 	for {
-		cmd := exec.Command(self, args...)
+		cmd := exec.Command(self, append(args[:len(args):len(args)], first...)...)
 		cmd.Stdout, cmd.Stderr = c.stdout, c.stderr
+		if first != nil {
+			cmd.Stdin, first = c.stdin, nil
+		}
 		if err := cmd.Start(); err != nil {
 			return err
 		}

@@ -1,9 +1,9 @@
 // Command bottle-sidecar is the one program that every built-in sidecar runs.
 //
-//	bottle-sidecar firewall      [--run DIR]
-//	bottle-sidecar egress-proxy  [--run DIR]
-//	bottle-sidecar git-gate      [--run DIR]
-//	bottle-sidecar supervise     [--state DIR] [--restart] [--run DIR]
+//	bottle-sidecar firewall      [--stdin] [--run DIR]   < document.json
+//	bottle-sidecar egress-proxy  [--stdin] [--run DIR]   < document.json
+//	bottle-sidecar git-gate      [--stdin] [--run DIR]   < document.json
+//	bottle-sidecar supervise     [--state DIR] [--restart] [--stdin] [--run DIR]   < document.json
 //	bottle-sidecar put [--wait]  [--run DIR]   < document.json
 //	bottle-sidecar healthcheck   [--run DIR | --url URL]
 //	bottle-sidecar reload        [--run DIR]
@@ -14,8 +14,10 @@
 //	bottle-sidecar proposals preview|approve|finish|deny ID    [--run DIR] < document.json
 //	bottle-sidecar version
 //
-// A sidecar starts with nothing and opens its control socket. What it needs is put: its
-// configuration, its authority and its secrets, in one document (see package delivery).
+// A sidecar starts with nothing and opens its control socket. What it needs is its
+// configuration, its authority and its secrets, in one document (see package delivery). With
+// --stdin it takes that from its standard input, and says in its log whether it is ready; if
+// it is not, it ends. A document that is put is taken up at any time.
 // With the first configuration that is good its proxy is opened; one that is not good
 // keeps the old. put --wait waits for a sidecar that is being started, and succeeds when
 // it is ready. It reads its files again on SIGHUP, and ends on SIGTERM and SIGINT.
@@ -83,13 +85,14 @@ type call struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
+	first  *bool
 	args   []string // what is left after the flags
 }
 
 var commands = map[string]command{
-	"firewall":     {"[--run DIR]", serveFirewall},
-	"egress-proxy": {"[--run DIR]", serveEgressProxy},
-	"git-gate":     {"[--run DIR]", serveGitGate},
+	"firewall":     {"[--stdin] [--run DIR]", serveFirewall},
+	"egress-proxy": {"[--stdin] [--run DIR]", serveEgressProxy},
+	"git-gate":     {"[--stdin] [--run DIR]", serveGitGate},
 	"put":          {"[--wait] [--run DIR] < FILE", put},
 	"healthcheck":  {"[--run DIR | --url URL]", healthcheck},
 	"reload":       {"[--run DIR]", reload},

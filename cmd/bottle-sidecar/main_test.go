@@ -58,7 +58,7 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%q: exit %d, %s", args, code, errOut)
 		}
 	}
-	if out, _, code := program(t, "", "version"); code != 0 || out != "unknown (dev.bottle.sidecar.delivery=1)\n" {
+	if out, _, code := program(t, "", "version"); code != 0 || out != "unknown (dev.bottle.sidecar.delivery=2)\n" {
 		t.Errorf("version: %q, %d", out, code)
 	}
 	if _, errOut, code := program(t, "", "healthcheck", "--run", t.TempDir()); code != exitNotReady {
@@ -97,12 +97,19 @@ type running struct {
 
 func start(t *testing.T, name, dir string) *running {
 	t.Helper()
+	return startGiven(t, nil, dir, name)
+}
+
+// startGiven starts a sidecar that has something on its standard input.
+func startGiven(t *testing.T, stdin io.Reader, dir, name string, flags ...string) *running {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, name, "--run", dir)}
+	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, append([]string{name, "--run", dir}, flags...)...)}
 	r.cmd.Env = append(os.Environ(), asProgram+"=1")
+	r.cmd.Stdin = stdin
 	r.cmd.Stdout = &r.out
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {

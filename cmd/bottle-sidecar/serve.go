@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -52,9 +53,19 @@ func serveEgressProxy(c *call) error {
 	})
 }
 
-// serve runs a sidecar. It has nothing but its control socket until a configuration is
-// put that it can work with: until then its proxy refuses connections.
+// takesFirst defines the flag of a sidecar whose first document comes on its standard input.
+func (c *call) takesFirst() *bool {
+	if c.first == nil {
+		c.first = c.flags.Bool(strings.TrimLeft(delivery.StdinFlag, "-"), false, "take the first document from standard input, tell in the log whether the sidecar is ready, and end if it is not")
+	}
+	return c.first
+}
+
+// serve runs a sidecar. It has nothing but its control socket until there is a configuration
+// that it can work with, put or on its standard input: until then its proxy refuses
+// connections.
 func (c *call) serve(name string, open func(config, secrets string, log *slog.Logger, open opener) sidecar) error {
+	takesFirst := c.takesFirst()
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -78,8 +89,22 @@ func (c *call) serve(name string, open func(config, secrets string, log *slog.Lo
 	if s.restorable() {
 		_ = server.Reload() // which logs how it went
 	}
+	var first chan error
+	if *takesFirst {
+		first = make(chan error, 1)
+		go func() { first <- server.Put(c.stdin) }()
+	}
 	for {
 		select {
+		case err := <-first:
+			if err == nil {
+				err = s.Health()
+			}
+			delivery.Say(log, err)
+			if err != nil {
+				return &exitError{exitNotReady, fmt.Errorf("not ready: %w", err)}
+			}
+			first = nil
 		case err := <-s.ended:
 			if err == nil {
 				err = errors.New("it stopped by itself")
@@ -129,7 +154,7 @@ func (p *proxy) Reload() error {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		err = fmt.Errorf("opening the proxy: %w", err)
-		p.log.Error("not ready", "error", err.Error())
+		p.log.Error("not open", "error", err.Error())
 		return err
 	}
 	p.open = true

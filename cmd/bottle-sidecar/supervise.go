@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/bottle-run/bottle/sidecar/control"
+	"github.com/bottle-run/bottle/sidecar/delivery"
 	"github.com/bottle-run/bottle/sidecar/supervise"
 )
 
@@ -24,7 +25,7 @@ const exitStale = 5
 const maxDecision = 1 << 20
 
 func init() {
-	commands["supervise"] = command{"[--state DIR] [--restart] [--run DIR]", serveSupervise}
+	commands["supervise"] = command{"[--state DIR] [--restart] [--stdin] [--run DIR]", serveSupervise}
 	commands["proposals list"] = command{"[--run DIR]", proposals(http.MethodGet, 0, "")}
 	commands["proposals watch"] = command{"[--run DIR]", proposals(http.MethodGet, 0, "watch")}
 	commands["proposals show"] = command{"[--run DIR] ID", proposals(http.MethodGet, 1, "")}
@@ -36,11 +37,16 @@ func init() {
 func serveSupervise(c *call) error {
 	state := c.flags.String("state", "", "`DIR` in which proposals outlive the process; default: they do not")
 	restart := c.flags.Bool("restart", false, "start the server again when it is killed or crashes")
+	takesFirst := c.takesFirst()
 	if err := c.parse(0); err != nil {
 		return err
 	}
 	if *restart {
-		return c.keep("supervise", "--state", *state, "--run", *c.dir)
+		var first []string
+		if *takesFirst {
+			first = []string{delivery.StdinFlag}
+		}
+		return c.keep(first, "supervise", "--state", *state, "--run", *c.dir)
 	}
 	return c.serve("supervise", func(config, _ string, log *slog.Logger, open opener) sidecar {
 		return supervise.New(supervise.Options{Config: config, State: *state, Log: log, Audit: open})

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,22 +15,7 @@ import (
 // startSupervise starts one that keeps its state in a directory.
 func startSupervise(t *testing.T, dir, state string, flags ...string) *running {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, dir: dir, cmd: exec.CommandContext(t.Context(), self, append([]string{"supervise", "--run", dir, "--state", state}, flags...)...)}
-	r.cmd.Env = append(os.Environ(), asProgram+"=1")
-	r.cmd.Stdout = &r.out
-	stderr, err := r.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.logs = bufio.NewReader(stderr)
-	return r
+	return startGiven(t, nil, dir, "supervise", append([]string{"--state", state}, flags...)...)
 }
 
 // asAgent calls a tool and returns what is in the answer.

@@ -45,7 +45,7 @@ func (t Test) Group() string {
 func All() []Test {
 	return slices.Concat(
 		infoTests, networkTests, addressTests, sealingTests, dnsTests, hostileTests, neighbourTests, egressTests,
-		runTests, failureTests, processTests, hardeningTests, limitTests, stopTests,
+		runTests, handshakeTests, failureTests, processTests, hardeningTests, limitTests, stopTests,
 		execTests, ttyTests, streamTests,
 		copyTests, archiveTests, raceTests,
 		imageTests, buildTests, pullTests,

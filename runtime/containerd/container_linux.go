@@ -235,17 +235,22 @@ func (e *Engine) wait(ctx context.Context, name string) (runtime.ExitStatus, err
 	if err != nil {
 		return runtime.ExitStatus{}, err
 	}
-	exit, err := e.tasks().Wait(ctx, &tasks.WaitRequest{ContainerID: c.ID})
+	return e.ended(ctx, c.ID)
+}
+
+// ended returns when a container's process has, and how.
+func (e *Engine) ended(ctx context.Context, id string) (runtime.ExitStatus, error) {
+	exit, err := e.tasks().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 	switch {
 	case isNotFound(err):
-		if _, err := e.find(ctx, c.ID); err != nil {
+		if _, err := e.find(ctx, id); err != nil {
 			return runtime.ExitStatus{}, err
 		}
 		return runtime.ExitStatus{Code: unknownExit}, nil
 	case err != nil:
 		return runtime.ExitStatus{}, err
 	}
-	return runtime.ExitStatus{Code: int(exit.ExitStatus), OOMKilled: oomKilled(c.ID)}, nil
+	return runtime.ExitStatus{Code: int(exit.ExitStatus), OOMKilled: oomKilled(id)}, nil
 }
 
 // Stop implements [runtime.Containers].

@@ -245,7 +245,10 @@ func (e *Engine) containerFiles(id string, spec runtime.ContainerSpec, endpoints
 			return err
 		}
 	}
-	return nil
+	if spec.Handshake == nil {
+		return nil
+	}
+	return makeInput(filepath.Join(dir, inputFile))
 }
 
 // initProgram returns the init for this machine.

@@ -51,6 +51,9 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 	if err != nil {
 		return none, err
 	}
+	if spec.Handshake != nil && spec.OCIRuntime == "runsc" {
+		return none, runtime.Errorf(errdefs.ErrNotImplemented, "there is no handshake under runsc, which opens no FIFO of the host's")
+	}
 	if spec.StopSignal != "" {
 		if _, err := signalNumber(spec.StopSignal); err != nil {
 			return none, err
@@ -75,6 +78,9 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 			StopSignal: first(spec.StopSignal, img.config.StopSignal), AutoRemove: spec.AutoRemove, TTY: spec.TTY,
 		},
 	}
+	talk := e.conversation(ctx, c.ID, spec.Handshake)
+	// After the container, if that has to go: its process is not to see an end.
+	defer talk.close()
 	defer func() {
 		if err != nil {
 			undo, cancel := undoing(ctx)
@@ -149,6 +155,9 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 	}
 	if _, err := e.tasks().Start(ctx, &tasks.StartRequest{ContainerID: c.ID}); err != nil {
 		return none, startError(spec, err)
+	}
+	if err := talk.have(ctx); err != nil {
+		return none, err
 	}
 	out := c.describe(nil)
 	out.State, out.Exit = runtime.StateRunning, runtime.ExitStatus{}

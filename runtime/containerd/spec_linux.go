@@ -28,7 +28,10 @@ const (
 	logFile  = "log"
 	// initPath is where a container finds its init: below a tmpfs of its own, so
 	// that the image's files stay as they are.
-	initPath    = "/dev/init"
+	initPath = "/dev/init"
+	// inputPath is where it finds the FIFO of a handshake.
+	inputFile   = "input"
+	inputPath   = "/dev/init.input"
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// cgroupParent holds the containers' cgroups.
 	cgroupParent = "/bottle"
@@ -56,7 +59,11 @@ func (e *Engine) ociSpec(id string, spec runtime.ContainerSpec, image *image, ro
 	if err := checkCommand(root, args[0], cwd, variable(env, "PATH"), spec); err != nil {
 		return nil, err
 	}
-	if !spec.NoInit {
+	switch {
+	case spec.NoInit:
+	case spec.Handshake != nil:
+		args = append([]string{initPath, "init", "-i", inputPath, "--"}, args...)
+	default:
 		args = append([]string{initPath, "init", "--"}, args...)
 	}
 	resources, err := resources(spec.Limits)
@@ -313,6 +320,9 @@ func (e *Engine) mounts(id string, spec runtime.ContainerSpec) []specs.Mount {
 	}
 	if !spec.NoInit {
 		bind(filepath.Join(e.containerDir(id), initFile), initPath, "ro", "nosuid", "nodev")
+	}
+	if spec.Handshake != nil {
+		bind(filepath.Join(e.containerDir(id), inputFile), inputPath, "ro", "nosuid", "nodev", "noexec")
 	}
 	for _, m := range spec.Mounts {
 		mode := "ro"

@@ -146,12 +146,18 @@ func (e *engine) Wait(ctx context.Context, name string) (runtime.ExitStatus, err
 	if err != nil {
 		return runtime.ExitStatus{}, fail(ctx, op, name, err)
 	}
-	code, err := e.wait(ctx, c.ID, container.WaitConditionNotRunning)
+	status, err := e.ended(ctx, c.ID)
+	return status, fail(ctx, op, name, err)
+}
+
+// ended returns when a container's process has, and how.
+func (e *engine) ended(ctx context.Context, id string) (runtime.ExitStatus, error) {
+	code, err := e.wait(ctx, id, container.WaitConditionNotRunning)
 	if err != nil {
-		return runtime.ExitStatus{}, fail(ctx, op, name, err)
+		return runtime.ExitStatus{}, err
 	}
 	status := runtime.ExitStatus{Code: code}
-	if res, err := e.cli.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{}); err == nil && res.Container.State != nil {
+	if res, err := e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil && res.Container.State != nil {
 		status.OOMKilled = res.Container.State.OOMKilled
 	}
 	return status, nil

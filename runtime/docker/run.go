@@ -39,12 +39,15 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (runtime.C
 		volume.mountIn(host)
 	}
 	id, err := e.create(ctx, spec, config, host, networks)
+	talk := &conversation{e: e, id: id, with: spec.Handshake}
+	// After the container, if that has to go: its process is not to see an end.
+	defer talk.close()
 	if err == nil && volume != nil {
 		// From here on the volume is the container's, and goes with it.
 		err = volume.release(ctx)
 	}
 	if err == nil {
-		err = e.prepareAndStart(ctx, id, spec, networks)
+		err = e.prepareAndStart(ctx, id, spec, networks, talk)
 	}
 	if err != nil {
 		if id != "" {
@@ -94,7 +97,7 @@ func (e *engine) create(ctx context.Context, spec runtime.ContainerSpec, config 
 // unknownRuntime is how versions of the daemon say it.
 var unknownRuntime = []string{"unknown or invalid runtime name", "unknown runtime specified"}
 
-func (e *engine) prepareAndStart(ctx context.Context, id string, spec runtime.ContainerSpec, networks []attachment) error {
+func (e *engine) prepareAndStart(ctx context.Context, id string, spec runtime.ContainerSpec, networks []attachment, talk *conversation) error {
 	if !e.api("1.44") {
 		for i := 1; i < len(networks); i++ {
 			_, err := e.cli.NetworkConnect(ctx, networks[i].ID, client.NetworkConnectOptions{
@@ -116,10 +119,13 @@ func (e *engine) prepareAndStart(ctx context.Context, id string, spec runtime.Co
 			return err
 		}
 	}
+	if err := talk.attach(ctx); err != nil {
+		return err
+	}
 	if _, err := e.cli.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		return startError(err)
 	}
-	return nil
+	return talk.have(ctx)
 }
 
 // startError gives what the OCI runtime said a kind: the daemon gives most of it

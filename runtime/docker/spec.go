@@ -49,6 +49,10 @@ func containerConfig(spec runtime.ContainerSpec) *container.Config {
 	if spec.Command != nil {
 		config.Cmd = spec.Command
 	}
+	if spec.Handshake != nil {
+		// Once: the end of what is attached is the end of the input.
+		config.OpenStdin, config.StdinOnce, config.AttachStdin = true, true, true
+	}
 	return config
 }
 

@@ -2,6 +2,8 @@ package fake
 
 import (
 	"context"
+	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/handshake"
 )
 
 type container struct {
@@ -28,6 +31,7 @@ type container struct {
 	exit      runtime.ExitStatus
 
 	process *Process
+	input   *io.PipeWriter // of a handshake
 	kill    context.CancelFunc
 	life    context.Context // ends with the process
 	done    chan struct{}   // closed when it has ended
@@ -44,10 +48,41 @@ func (e *Engine) Run(ctx context.Context, spec runtime.ContainerSpec) (runtime.C
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c, err := e.create(spec)
+	if err == nil && spec.Handshake != nil {
+		e.mu.Unlock()
+		err = e.talk(ctx, c, spec.Handshake)
+		e.mu.Lock()
+		if err != nil {
+			e.endedLocked(c, 128+9)
+			e.drop(c)
+		}
+	}
 	if err != nil {
 		return runtime.Container{}, fail(op, spec.Name, err)
 	}
 	return c.describe(), nil
+}
+
+// talk has the handshake with a container's process.
+func (e *Engine) talk(ctx context.Context, c *container, with *runtime.Handshake) error {
+	listening, stop := context.WithCancel(ctx)
+	defer stop()
+	err := handshake.Do(ctx, with, handshake.Process{
+		Input:  c.input,
+		Errors: func(w io.Writer) error { return c.logs.write(listening, runtime.LogOptions{Follow: true, Stderr: w}) },
+		Ended: func(ctx context.Context) (runtime.ExitStatus, error) {
+			select {
+			case <-c.done:
+				return c.exit, nil
+			case <-ctx.Done():
+				return runtime.ExitStatus{}, context.Cause(ctx)
+			}
+		},
+	})
+	if err != nil {
+		_ = c.input.CloseWithError(io.ErrClosedPipe) // which is no end
+	}
+	return errors.Join(err, c.input.Close())
 }
 
 // create makes and starts a container, or changes nothing. The caller holds the
@@ -88,6 +123,9 @@ func (e *Engine) create(spec runtime.ContainerSpec) (*container, error) {
 	c.process = e.newProcess(c, c.args, c.env)
 	c.process.main = true
 	c.process.Stdout, c.process.Stderr, c.process.TTY = stdout, stderr, spec.TTY
+	if spec.Handshake != nil {
+		c.process.Stdin, c.input = io.Pipe()
+	}
 	go func() {
 		code := program(c.life, c.process)
 		stdout.close()
@@ -579,8 +617,10 @@ func environment(base []string, more map[string]string) []string {
 	return env
 }
 
-// clone copies a spec deep enough that the caller's changes do not show.
+// clone copies a spec deep enough that the caller's changes do not show. Of a handshake
+// nothing is kept.
 func clone(spec runtime.ContainerSpec) runtime.ContainerSpec {
+	spec.Handshake = nil
 	spec.Entrypoint, spec.Command = slices.Clone(spec.Entrypoint), slices.Clone(spec.Command)
 	spec.Env, spec.Labels = maps.Clone(spec.Env), maps.Clone(spec.Labels)
 	spec.Groups, spec.Capabilities = slices.Clone(spec.Groups), slices.Clone(spec.Capabilities)

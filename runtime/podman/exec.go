@@ -121,16 +121,22 @@ func (x *execution) run(ctx context.Context) error {
 // attach asks for the start on a connection of its own, which then carries the
 // streams.
 func (x *execution) attach(ctx context.Context) (net.Conn, *bufio.Reader, error) {
-	conn, client, err := x.e.dial(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	start := execStart{Tty: x.spec.TTY}
 	if x.spec.TTY {
 		start.Height, start.Width = x.spec.Size.Rows, x.spec.Size.Cols
 	}
-	reader, err := upgrade(conn, baseURL(client)+"/"+apiVersion+"/libpod/exec/"+x.id+"/start", start)
+	return x.e.hijack(ctx, "/exec/"+x.id+"/start", start)
+}
+
+// hijack sends a POST, whose path is below /libpod, on a connection of its own, which then
+// carries streams.
+func (e *engine) hijack(ctx context.Context, path string, body any) (net.Conn, *bufio.Reader, error) {
+	conn, client, err := e.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	reader, err := upgrade(conn, baseURL(client)+"/"+apiVersion+"/libpod"+path, body)
 	if !stop() || err != nil {
 		_ = conn.Close()
 		if ctx.Err() != nil {
@@ -141,17 +147,21 @@ func (x *execution) attach(ctx context.Context) (net.Conn, *bufio.Reader, error)
 	return conn, reader, nil
 }
 
-// upgrade sends a request whose answer turns the connection into a stream.
+// upgrade sends a request whose answer turns the connection into a stream. Body is JSON, or
+// nil: what is left of it unread would begin the stream.
 func upgrade(conn net.Conn, target string, body any) (*bufio.Reader, error) {
-	b, err := json.Marshal(body)
+	req, err := http.NewRequest(http.MethodPost, target, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(http.MethodPost, target, bytes.NewReader(b))
-	if err != nil {
-		return nil, err
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
+		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "tcp")
 	if err := req.Write(conn); err != nil {
@@ -178,11 +188,7 @@ func upgrade(conn net.Conn, target string, body any) (*bufio.Reader, error) {
 // machine it is written into the process's own pipe. Everywhere it waits until the
 // process runs, so that one that is soon over and reads nothing is sent nothing.
 func (x *execution) input(ctx context.Context, conn net.Conn, done <-chan struct{}) {
-	finish := func() {
-		if half, ok := conn.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite()
-		}
-	}
+	finish := func() { closeWrite(conn) }
 	if x.spec.Stdin == nil {
 		if !x.spec.TTY {
 			finish()
@@ -217,6 +223,13 @@ func (x *execution) input(ctx context.Context, conn net.Conn, done <-chan struct
 	_, err := io.CopyBuffer(struct{ io.Writer }{target}, struct{ io.Reader }{x.spec.Stdin}, make([]byte, 64<<10))
 	if err == nil {
 		finish()
+	}
+}
+
+// closeWrite ends one direction of a connection.
+func closeWrite(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
 	}
 }
 

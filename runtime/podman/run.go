@@ -70,6 +70,9 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 
 	endCreator = sync.OnceFunc(endCreator)
 	defer endCreator()
+	talk := &conversation{e: e, with: spec.Handshake}
+	// After the container, if that has to go: its process is not to see an end.
+	defer talk.close()
 	var made created
 	defer func() {
 		if err != nil && made.ID != "" {
@@ -114,10 +117,16 @@ func (e *engine) run(ctx context.Context, spec runtime.ContainerSpec) (_ runtime
 	if err := e.announce(ctx, c, p.networks); err != nil {
 		return runtime.Container{}, err
 	}
+	if err := talk.attach(ctx, made.ID); err != nil {
+		return runtime.Container{}, err
+	}
 	if err := step(func(ctx context.Context) error {
 		return e.ask(ctx, call{method: http.MethodPost, path: "/containers/" + made.ID + "/start"}, nil)
 	}); err != nil {
 		return runtime.Container{}, startError(err, p)
+	}
+	if err := talk.have(ctx); err != nil {
+		return runtime.Container{}, err
 	}
 	out := container(c)
 	out.State, out.Image = runtime.StateRunning, spec.Image

@@ -45,6 +45,7 @@ func (p *plan) request() (apiSpec, error) {
 		Command:          p.argv,
 		Env:              s.Env,
 		Terminal:         s.TTY,
+		Stdin:            s.Handshake != nil,
 		Labels:           labels,
 		LogConfiguration: apiLogConfig{Driver: "k8s-file"},
 		OCIRuntime:       s.OCIRuntime,

@@ -84,8 +84,9 @@ func (s *Server) Reload() error {
 	return s.sidecar.Reload()
 }
 
-// put keeps a document if the sidecar takes it up.
-func (s *Server) put(r io.Reader) error {
+// Put keeps a document if the sidecar takes it up. The error says why the sidecar stays as
+// it was.
+func (s *Server) Put(r io.Reader) error {
 	doc, err := delivery.Decode(r)
 	if err != nil {
 		return err
@@ -117,7 +118,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.sidecar.Health()) })
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Reload()) })
-	mux.HandleFunc("POST /put", func(w http.ResponseWriter, r *http.Request) { reply(w, s.put(r.Body)) })
+	mux.HandleFunc("POST /put", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Put(r.Body)) })
 	mux.HandleFunc("GET /policy", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(front.JSON(s.sidecar.Policy())) })
 	mux.HandleFunc("GET /test", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(front.JSON(s.sidecar.Test(r.FormValue("method"), r.FormValue("url"))))

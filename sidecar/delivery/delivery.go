@@ -1,5 +1,7 @@
 // Package delivery is how a sidecar gets what it needs: one JSON document on the standard
-// input of `bottle-sidecar put`, kept as files in memory-backed storage.
+// input of its own process when it starts, kept as files in memory-backed storage. To that
+// it answers with a line of its log: that it is ready, or why it is not, and then it ends. A
+// change at run time is the same document on the standard input of `bottle-sidecar put`.
 //
 // # Promises
 //
@@ -27,7 +29,10 @@ const Dir = "/run/bottle"
 // Marker is in every program that takes documents of this form, so that one that is too
 // old, or another program, is told before it is started. The number grows when a program
 // of either side would not understand the other.
-const Marker = "dev.bottle.sidecar.delivery=1;"
+const Marker = "dev.bottle.sidecar.delivery=2;"
+
+// StdinFlag has a sidecar take its first document from its standard input.
+const StdinFlag = "--stdin"
 
 // The names of the files in a directory such as [Dir]. A configuration names them by
 // their paths, see [Path].

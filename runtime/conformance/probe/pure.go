@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -64,6 +65,8 @@ var pure = map[string]command{
 	"sleep": sleep,
 	// lines N DURATION: N numbered lines, one each DURATION.
 	"lines": lines,
+	// heed: reads stdin to its end, says as JSON on stderr what it has read, and stays.
+	"heed": heed,
 	// greet: repeats each line of stdin with "got " before it, at once.
 	"greet": greet,
 }
@@ -84,13 +87,30 @@ type Count struct {
 	SHA256 string
 }
 
-func count(_ context.Context, c *Call) int {
+func (c *Call) count() (Count, error) {
 	sum := sha256.New()
 	n, err := io.CopyBuffer(sum, c.Stdin, make([]byte, 256<<10))
+	return Count{n, hex.EncodeToString(sum.Sum(nil))}, err
+}
+
+func count(_ context.Context, c *Call) int {
+	got, err := c.count()
 	if err != nil {
 		return c.done(err)
 	}
-	return c.json(Count{n, hex.EncodeToString(sum.Sum(nil))})
+	return c.json(got)
+}
+
+func heed(ctx context.Context, c *Call) int {
+	_, _ = fmt.Fprintln(c.Stderr, "listening")
+	got, err := c.count()
+	if err == nil {
+		err = json.NewEncoder(c.Stderr).Encode(got)
+	}
+	if err != nil {
+		return c.done(err)
+	}
+	return sleep(ctx, &Call{Args: []string{"sleep"}})
 }
 
 func gen(_ context.Context, c *Call) int {

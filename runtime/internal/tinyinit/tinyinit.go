@@ -2,14 +2,15 @@
 // containers, and beside them. It is written in C without a library, so that a few kilobytes run
 // in any image of the architecture, one with no shell and no files too.
 //
-// # init [--] CMD [ARG...]
+// # init [-i FIFO] [--] CMD [ARG...]
 //
 // For PID 1. It runs CMD, found through PATH as execvp(3) finds it, in a process
 // group of its own and in the foreground of the terminal on standard input if
 // there is one; forwards every signal it receives to CMD; reaps every orphan; and
 // exits as CMD does: with its status, or 128 plus the signal that ended it. If
 // CMD is not there it exits with 127, if it cannot be executed with 126, and says
-// so on standard error. 125 is a failure of its own.
+// so on standard error. 125 is a failure of its own. With -i the standard input of CMD is FIFO,
+// which is opened before CMD is run: when somebody writes to it.
 //
 // # kill TOKEN
 //

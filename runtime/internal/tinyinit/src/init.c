@@ -2,7 +2,7 @@
  * The program that bottle puts into containers, and beside them. It has no libc,
  * so that it runs in any image, and three modes:
  *
- *   init [--] CMD [ARG...]   as PID 1: runs CMD, forwards signals, reaps
+ *   init [-i FIFO] [--] CMD [ARG...]   as PID 1: runs CMD, forwards signals, reaps
  *   kill TOKEN               kills what has BOTTLE_EXEC_ID=TOKEN in its environment
  *   log FILE                 on the host: writes a container's output into FILE
  *
@@ -102,8 +102,8 @@ static long exec(char **argv, char **envp)
 	return denied ? denied : -ENOENT;
 }
 
-static void child(char **argv, char **envp) __attribute__((noreturn));
-static void child(char **argv, char **envp)
+static void child(const char *input, char **argv, char **envp) __attribute__((noreturn));
+static void child(const char *input, char **argv, char **envp)
 {
 	int pid = (int)sys(SYS_getpid, 0, 0, 0, 0);
 	ulong none = 0;
@@ -116,6 +116,17 @@ static void child(char **argv, char **envp)
 	sys(SYS_setpgid, 0, 0, 0, 0);
 	sys(SYS_ioctl, 0, TIOCSPGRP, &pid, 0);
 	sys(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
+	if (input) {
+		/* The lowest descriptor that is free is 0. It waits for somebody who writes. */
+		sys(SYS_close, 0, 0, 0, 0);
+		do
+			err = sys(SYS_openat, AT_FDCWD, input, O_RDONLY, 0);
+		while (err == -EINTR);
+		if (err) {
+			complain(input, "cannot be opened as the input");
+			quit(EXIT_FAILED);
+		}
+	}
 	err = exec(argv, envp);
 	if (err == -ENOENT || err == -ENOTDIR) {
 		complain(argv[0], "not found");
@@ -129,9 +140,15 @@ static void child(char **argv, char **envp)
 
 static int init(char **argv, char **envp)
 {
+	const char *input = 0;
 	ulong all = ~0ul;
 	long main_pid;
 
+	if (argv[0] && same(argv[0], "-i")) {
+		if (!(input = argv[1]))
+			return EXIT_FAILED;
+		argv += 2;
+	}
 	if (argv[0] && same(argv[0], "--"))
 		argv++;
 	if (!argv[0])
@@ -147,7 +164,7 @@ static int init(char **argv, char **envp)
 		return EXIT_FAILED;
 	}
 	if (!main_pid)
-		child(argv, envp);
+		child(input, argv, envp);
 	for (;;) {
 		long sig = sys(SYS_rt_sigtimedwait, &all, 0, 0, sizeof all);
 		int status;
