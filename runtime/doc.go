@@ -10,7 +10,8 @@
 //
 // The promises are proved by runtime/conformance, which every engine passes.
 //
-//   - Run is one call and all or nothing. See [Containers].
+//   - Run is one call and all or nothing. See [Containers]. A [Handshake] is a part of it: what
+//     the first process needs to know reaches it past the engine's records.
 //   - A container on an internal network alone reaches nothing outside that
 //     network, by any protocol. See [NetworkSpec].
 //   - The zero [ContainerSpec] is the hardened one: no capability, the engine's

@@ -20,6 +20,12 @@
 // program started again and ends with the last of them; any program that imports
 // this package can be that, since it is recognized before main.
 //
+// # Handshakes
+//
+// The input of a first process is a FIFO of the container's directory, mounted into it at
+// /dev/init.input, which the init opens for the process; what the process says is read from its
+// log. runsc opens no such FIFO: a handshake under it is NotImplemented.
+//
 // # Networks
 //
 // A network is a bridge of its own. A container's end of each veth pair lies in

@@ -22,6 +22,10 @@
 // container gets its files from a volume of its own, filled by a container that
 // is never started and mounted file by file, read-only.
 //
+// # Handshakes
+//
+// The streams of a container are attached to before it is started.
+//
 // # What Docker cannot do
 //
 // Copies to and from a tmpfs are refused (FeatureCopyTmpfs): the engine performs

@@ -21,6 +21,12 @@
 // Containers of an internal network find each other through their hosts files,
 // which this package rewrites in place whenever a container joins or leaves. On
 // other networks Podman's DNS server answers.
+//
+// # Handshakes
+//
+// The monitor of a container that is initialised is attached to before the container is
+// started. What the service loses of the words of a process that ends with input unread is
+// read from the log.
 package podman
 
 import "github.com/bottle-run/bottle/runtime"

@@ -3,6 +3,7 @@
 package tinyinit
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -201,5 +202,48 @@ func TestKillOfATokenThatNobodyHasSucceeds(t *testing.T) {
 	}
 	if got := status(t, exec.Command(init, "kill", "").Run()); got != 125 {
 		t.Errorf("empty token: exit status %d, want 125", got)
+	}
+}
+
+func TestInitOpensAFIFOAsTheInput(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "input")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program(t), "init", "-i", fifo, "--", "cat")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	cmd.Stdin = strings.NewReader("not this")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("this"); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	if err := cmd.Wait(); err != nil || out.String() != "this" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	// One that waits can be told to end.
+	cmd = exec.Command(program(t), "init", "-i", fifo, "--", "cat")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	// Before the init has blocked its signals it ends by itself, which is as well.
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 128+15 && exit.ExitCode() != -1 {
+		t.Errorf("told to end: %v", err)
+	}
+	for _, args := range [][]string{{"init", "-i"}, {"init", "-i", fifo}, {"init", "-i", filepath.Join(t.TempDir(), "none"), "--", "true"}} {
+		if got := status(t, exec.Command(program(t), args...).Run()); got != 125 {
+			t.Errorf("%q: exit status %d", args, got)
+		}
 	}
 }
