@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/core/sidecarimage"
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/sidecar/delivery"
 )
 
 // floor makes and starts what a bottle consists of, all that can be at once at once.
@@ -50,6 +52,9 @@ func (r *recorded) Run(ctx context.Context, spec runtime.ContainerSpec) (runtime
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		kept := spec
+		// Nothing is delivered: a sidecar waits then, and does not end.
+		kept.Handshake = nil
+		kept.Command = slices.DeleteFunc(slices.Clone(spec.Command), func(arg string) bool { return arg == delivery.StdinFlag })
 		kept.Networks = nil
 		for _, n := range spec.Networks {
 			n.Network = r.ids[n.Network]
