@@ -75,7 +75,7 @@ func TestAFailureInAnyOrderLeavesNothing(t *testing.T) {
 	failed := 0
 	for seed := range uint64(60) {
 		b, _ := fullBench(t)
-		rt := faulty.New(b.rt, delays(seed, fmt.Sprintf("*@%d = do, fail\n", 1+seed%40)))
+		rt := faulty.New(b.rt, delays(seed, fmt.Sprintf("*@%d = do, fail\n", 1+seed%36)))
 		b.rt = rt
 		bottle, err := b.launchSealed(t.Context(), fullText)
 		rt.SetPlan(faulty.Plan{})

@@ -38,7 +38,7 @@ func TestTheAgentMayAsk(t *testing.T) {
 	}
 	spec := asked.Spec
 	if len(spec.Networks) != 1 || !slices.Equal(spec.Networks[0].Aliases, []string{core.RoleSupervise}) || spec.User != "65532:65532" || spec.ReadOnly ||
-		!slices.Equal(spec.Command, []string{"supervise", "--restart", "--state", "/var/lib/bottle"}) || len(spec.Capabilities) != 0 || len(spec.Env) != 0 {
+		!slices.Equal(spec.Command, []string{"supervise", "--stdin", "--restart", "--state", "/var/lib/bottle"}) || len(spec.Capabilities) != 0 || len(spec.Env) != 0 {
 		t.Errorf("%+v", spec)
 	}
 	doc := s.put[core.RoleSupervise]
