@@ -247,10 +247,10 @@ type expectedError struct{ error }
 
 func (e *expectedError) Unwrap() error { return e.error }
 
-// expected tells the error that runFails has seen from one of its own.
-func expected(err error) (error, bool) {
+// isExpected tells the error that runFails has seen from one of its own.
+func isExpected(err error) bool {
 	var want *expectedError
-	return err, errors.As(err, &want)
+	return errors.As(err, &want)
 }
 
 func handshakeEnded(ctx context.Context, e *Env) error {
@@ -266,8 +266,8 @@ func handshakeEnded(ctx context.Context, e *Env) error {
 		"it reads all":               {[]string{"cat"}, strings.NewReader("all"), 0, ""},
 	} {
 		t := newTalk(c.input, "never")
-		err, ok := expected(e.runFails(ctx, runtime.ContainerSpec{Command: c.command, Handshake: &t.Handshake}))
-		if !ok {
+		err := e.runFails(ctx, runtime.ContainerSpec{Command: c.command, Handshake: &t.Handshake})
+		if !isExpected(err) {
 			return failed("%s: %w", what, err)
 		}
 		var ended *runtime.EndedError
@@ -290,8 +290,8 @@ func handshakeRefused(ctx context.Context, e *Env) error {
 		}
 		return false, nil
 	}}
-	err, ok := expected(e.runFails(ctx, runtime.ContainerSpec{Command: []string{"heed"}, Handshake: h}))
-	return check(ok && errors.Is(err, errNo), "expected the answer to be the error, got: %v", err)
+	err := e.runFails(ctx, runtime.ContainerSpec{Command: []string{"heed"}, Handshake: h})
+	return check(isExpected(err) && errors.Is(err, errNo), "expected the answer to be the error, got: %v", err)
 }
 
 var errInput = errors.New("the input fails")
@@ -299,8 +299,8 @@ var errInput = errors.New("the input fails")
 func handshakeFails(ctx context.Context, e *Env) error {
 	var failing io.Reader = &lateReader{read: func() (io.Reader, error) { return nil, errInput }}
 	t := untilCounted(io.MultiReader(strings.NewReader("the first half"), failing))
-	err, ok := expected(e.runFails(ctx, runtime.ContainerSpec{Command: []string{"heed"}, Handshake: &t.Handshake}))
-	if !ok || !errors.Is(err, errInput) {
+	err := e.runFails(ctx, runtime.ContainerSpec{Command: []string{"heed"}, Handshake: &t.Handshake})
+	if !isExpected(err) || !errors.Is(err, errInput) {
 		return failed("expected the error of the input, got: %w", err)
 	}
 	for _, line := range t.said() {
@@ -333,9 +333,9 @@ func handshakeCancelled(ctx context.Context, e *Env) error {
 		}}
 		t.Input = started
 		begin := time.Now()
-		err, ok := expected(e.runFails(bounded, runtime.ContainerSpec{Command: c.command, Handshake: &t.Handshake}))
+		err := e.runFails(bounded, runtime.ContainerSpec{Command: c.command, Handshake: &t.Handshake})
 		cancel(nil)
-		if !ok || !errors.Is(err, errEnough) {
+		if !isExpected(err) || !errors.Is(err, errEnough) {
 			return failed("%s: expected the end of the context, got: %w", what, err)
 		}
 		if took := time.Since(begin); took > 30*time.Second {
@@ -353,8 +353,8 @@ func handshakeInvalid(ctx context.Context, e *Env) error {
 		"with a terminal":   {Handshake: &whole, TTY: true},
 		"without an init":   {Handshake: &whole, NoInit: true},
 	} {
-		err, ok := expected(e.runFails(ctx, spec))
-		if !ok {
+		err := e.runFails(ctx, spec)
+		if !isExpected(err) {
 			return err
 		}
 		if err := kind(err, errdefs.IsInvalidArgument, "InvalidArgument", what); err != nil {

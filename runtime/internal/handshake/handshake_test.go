@@ -83,7 +83,7 @@ func TestAProcessMayAnswerBeforeItsInputIsKnown(t *testing.T) {
 	p := newProcess()
 	p.runs(func() int { p.says("ready\n"); return 0 })
 	never, w := io.Pipe()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	var lines []string
 	if err := Do(t.Context(), &runtime.Handshake{Input: never, Answer: until("ready", &lines)}, p.Process); err != nil {
 		t.Error(err)
@@ -176,7 +176,7 @@ func TestStreamsThatBreakAreTold(t *testing.T) {
 
 func TestItEndsWithItsContextWhateverWaits(t *testing.T) {
 	never, w := io.Pipe()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	for name, input := range map[string]io.Reader{"the input": never, "the process": strings.NewReader(strings.Repeat("x", 1<<20))} {
 		p := newProcess()
 		ctx, cancel := context.WithCancelCause(t.Context())
