@@ -332,14 +332,10 @@ func handshakeCancelled(ctx context.Context, e *Env) error {
 			return c.input, nil
 		}}
 		t.Input = started
-		begin := time.Now()
 		err := e.runFails(bounded, runtime.ContainerSpec{Command: c.command, Handshake: &t.Handshake})
 		cancel(nil)
 		if !isExpected(err) || !errors.Is(err, errEnough) {
 			return failed("%s: expected the end of the context, got: %w", what, err)
-		}
-		if took := time.Since(begin); took > 30*time.Second {
-			return failed("%s: expected an end with the context, it took %v", what, took)
 		}
 	}
 	return nil
