@@ -83,7 +83,7 @@ func buildImage(ctx context.Context, rt runtime.Runtime, b Build, r reporter, st
 		return runtime.Image{}, err
 	}
 	r.result(step, "built as "+tag)
-	dropOldImages(ctx, rt, b, got, r, step)
+	dropOldImages(ctx, rt, b, []string{digest}, r, step)
 	return got, nil
 }
 
@@ -93,16 +93,17 @@ func sourceDigest(b Build) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// dropOldImages removes images built from the same source before. That it may
-// fail changes nothing for the launch: what is in use or cannot be removed stays.
-func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current runtime.Image, r reporter, step string) {
+// dropOldImages removes images built from the same source before, but for those of current
+// content. That it may fail changes nothing for the launch: what is in use or cannot be
+// removed stays.
+func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current []string, r reporter, step string) {
 	images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(b)}})
 	if err != nil {
 		r.note(step, fmt.Sprintf("older images could not be listed: %v", err))
 		return
 	}
 	for _, old := range images {
-		if old.ID == current.ID || old.Labels[LabelContent] == current.Labels[LabelContent] || time.Since(old.Created) < keepImages {
+		if slices.Contains(current, old.Labels[LabelContent]) || time.Since(old.Created) < keepImages {
 			continue
 		}
 		for _, tag := range old.Tags {
@@ -123,7 +124,7 @@ func RemoveImages(ctx context.Context, rt runtime.Runtime, planned []Image) (rem
 		if p.Build == nil {
 			continue
 		}
-		for _, b := range []Build{*p.Build, p.Build.proposed()} {
+		for _, b := range []Build{*p.Build, p.Build.proposed(), p.Build.own()} {
 			images, err := rt.ListImages(ctx, runtime.Filter{Labels: map[string]string{LabelSource: sourceDigest(b)}})
 			if err != nil {
 				return nil, err

@@ -17,9 +17,12 @@ import (
 // stepProposed builds an image of a Dockerfile that an agent has proposed.
 const stepProposed = "build the proposed image"
 
-// proposedMark ends the repository of images that are built of proposals, so that nothing
-// else takes them for its own.
-const proposedMark = "-proposed"
+// proposedMark ends the repository of images that are built of proposals, and ownMark that of
+// the operator's part of them, so that nothing else takes them for its own.
+const (
+	proposedMark = "-proposed"
+	ownMark      = "-own"
+)
 
 // proposed is how an image is built of a proposal instead: the same context, arguments and stage.
 func (b Build) proposed() Build {
@@ -28,11 +31,19 @@ func (b Build) proposed() Build {
 	return b
 }
 
+// own is how the operator's part of a proposal is built.
+func (b Build) own() Build {
+	b.Repository += ownMark
+	b.NoCache, b.Target = false, ""
+	return b
+}
+
 // buildProposed builds a Dockerfile that an agent has proposed in place of another, unless it
 // was built already, and returns its image. The text is not trusted: what is built is its
-// canonical form (see [change.CanonicalDockerfile]), without a network for its steps, and it
-// is nobody else's image. Base is the digest of the operator's own Dockerfile then.
-func buildProposed(ctx context.Context, rt runtime.Runtime, image Image, before, after, base string, r reporter, step string) (runtime.Image, error) {
+// canonical form (see [change.CanonicalDockerfile]), without a network for the steps that are
+// not the operator's (see [change.Apart]), and it is nobody else's image. Own is the
+// operator's Dockerfile now.
+func buildProposed(ctx context.Context, rt runtime.Runtime, image Image, before, after, own string, r reporter, step string) (runtime.Image, error) {
 	var none runtime.Image
 	if image.Build == nil {
 		return none, Errorf(KindInput, "the image of the bottle is not built from a Dockerfile")
@@ -50,15 +61,15 @@ func buildProposed(ctx context.Context, rt runtime.Runtime, image Image, before,
 		return none, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a directory of our own
-	real := b.Dockerfile
+	real, base := b.Dockerfile, TextDigest(own)
 	b.Dockerfile = filepath.Join(dir, "Dockerfile")
 	if err := os.WriteFile(b.Dockerfile, []byte(text), 0o600); err != nil {
 		return none, err
 	}
 	// A Dockerfile's own list of what is left out goes on to hold.
 	const ignore = ".dockerignore"
-	if own, err := os.ReadFile(real + ignore); err == nil {
-		if err := os.WriteFile(b.Dockerfile+ignore, own, 0o600); err != nil {
+	if list, err := os.ReadFile(real + ignore); err == nil {
+		if err := os.WriteFile(b.Dockerfile+ignore, list, 0o600); err != nil {
 			return none, err
 		}
 	} else if !os.IsNotExist(err) {
@@ -78,7 +89,19 @@ func buildProposed(ctx context.Context, rt runtime.Runtime, image Image, before,
 	if err != nil && !errdefs.IsNotFound(err) {
 		return none, err
 	}
-	r.note(step, "RUN steps have no network: what they need comes from the build context, or is fetched by the agent within its limits")
+	stages, rest := change.Apart(own, text)
+	var images, contents []string
+	for _, stage := range stages {
+		tag, content, err := buildOwn(ctx, rt, image.Build.own(), b.Dockerfile, stage, r, step)
+		if err != nil {
+			return none, err
+		}
+		images, contents = append(images, tag), append(contents, content)
+	}
+	if err := os.WriteFile(b.Dockerfile, []byte(rest(images)), 0o600); err != nil {
+		return none, err
+	}
+	r.note(step, "RUN steps that are not yours have no network: what they need comes from the build context, or is fetched by the agent within its limits")
 	out := r.lines(step)
 	source := b
 	source.Dockerfile = real
@@ -92,8 +115,36 @@ func buildProposed(ctx context.Context, rt runtime.Runtime, image Image, before,
 		return none, withKind(KindImage, err)
 	}
 	r.result(step, "built as "+tag)
-	dropOldImages(ctx, rt, source, got, r, step)
+	dropOldImages(ctx, rt, source, []string{digest}, r, step)
+	dropOldImages(ctx, rt, image.Build.own(), contents, r, step)
 	return got, nil
+}
+
+// buildOwn builds what of a proposal is the operator's, as the operator's Dockerfile is built, and
+// returns its tag and the digest of its content. What that has built already comes from the
+// engine's cache. File is where the text may be put.
+func buildOwn(ctx context.Context, rt runtime.Runtime, b Build, file, text string, r reporter, step string) (tag, digest string, err error) {
+	source := sourceDigest(b)
+	b.Dockerfile = file
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return "", "", err
+	}
+	if digest, err = contentDigest(ctx, b); err != nil {
+		return "", "", withKind(KindInput, err)
+	}
+	tag = b.Repository + ":" + digest[:32]
+	got, err := rt.InspectImage(ctx, tag)
+	if err == nil && got.Labels[LabelContent] == digest || err != nil && !errdefs.IsNotFound(err) {
+		return tag, digest, err
+	}
+	out := r.lines(step)
+	_, err = rt.BuildImage(ctx, runtime.BuildSpec{
+		ContextDir: b.Context, Dockerfile: file, Tags: []string{tag}, Args: b.Args,
+		Labels:   map[string]string{LabelRole: RoleImage, LabelContent: digest, LabelSource: source},
+		Progress: out,
+	})
+	_ = out.Close()
+	return tag, digest, withKind(KindImage, err)
 }
 
 // applyDockerfile builds what a policy says the image is built from, if that changes.
@@ -109,7 +160,7 @@ func (b *Bottle) applyDockerfile(ctx context.Context, now *config.Supervise, nex
 	if err != nil {
 		return fmt.Errorf("approve and restart on the machine that launched the bottle: %w", err)
 	}
-	if _, err := buildProposed(ctx, b.rt, notes.Plan.Image, now.Policy.Dockerfile, next.Dockerfile, TextDigest(own), b.report, stepProposed); err != nil {
+	if _, err := buildProposed(ctx, b.rt, notes.Plan.Image, now.Policy.Dockerfile, next.Dockerfile, own, b.report, stepProposed); err != nil {
 		return fmt.Errorf("building the proposed image: %w", err)
 	}
 	return nil
@@ -125,7 +176,7 @@ func (r *restart) chooseImage(ctx context.Context) error {
 	if approved == "" {
 		return r.prepareImage(ctx)
 	}
-	r.image, err = buildProposed(ctx, r.rt, r.plan.Image, before, approved, TextDigest(before), r.report, stepImage)
+	r.image, err = buildProposed(ctx, r.rt, r.plan.Image, before, approved, before, r.report, stepImage)
 	if err != nil {
 		err = fmt.Errorf("the Dockerfile that was approved cannot be built any more: %w", err)
 	}
