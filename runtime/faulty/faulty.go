@@ -26,6 +26,8 @@ type Call struct {
 	// Acted reports that it came to fail, hang, panic or break: the call did not
 	// fail by itself before.
 	Acted bool
+	// Err is what the call returned, of its own or by a rule; nil until it has.
+	Err error
 }
 
 // Runtime misbehaves as its plan says, and is otherwise the one it was made from.
@@ -102,10 +104,24 @@ func (r *Runtime) acts(n int) {
 	r.calls[n-1].Acted = true
 }
 
+// returned notes what a call came to.
+func (r *Runtime) returned(n int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls[n-1].Err = err
+}
+
 // call makes a call, with what its rule says. do is made at most once.
 func call[T any](ctx context.Context, r *Runtime, method, object string, do func() (T, error)) (T, error) {
-	var zero, got T
 	n, due := r.enter(method, object)
+	got, err := act(ctx, r, n, due, method, object, do)
+	r.returned(n, err)
+	return got, err
+}
+
+// act is what happens in the n-th call, of which a rule is due or nil.
+func act[T any](ctx context.Context, r *Runtime, n int, due *rule, method, object string, do func() (T, error)) (T, error) {
+	var zero, got T
 	if due == nil {
 		return do()
 	}
