@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -58,6 +59,9 @@ type Options struct {
 	// SubnetPool is what networks without a subnet get theirs from; the zero
 	// Prefix means [DefaultSubnetPool].
 	SubnetPool netip.Prefix
+	// Patience bounds how long Open and Probe wait for the engine to say that it is there;
+	// zero means [DefaultPatience].
+	Patience time.Duration
 	// Logger receives debugging output; nil discards it.
 	Logger *slog.Logger
 }
@@ -66,6 +70,38 @@ type Options struct {
 // otherwise. It holds 32,768 networks of /27 and lies away from the ranges that
 // engines and common VPNs hand out by default.
 var DefaultSubnetPool = netip.MustParsePrefix("10.208.0.0/12")
+
+// DefaultPatience is how long an engine may take to answer when it is connected to: a
+// machine may be busy, and a daemon that has just been started too.
+const DefaultPatience = 30 * time.Second
+
+// probePatience is how long it may take when it is only asked whether it is there.
+const probePatience = 10 * time.Second
+
+// Probing are the options for [Driver.Probe], which waits less.
+func (o Options) Probing() Options {
+	if o.Patience <= 0 || o.Patience > probePatience {
+		o.Patience = probePatience
+	}
+	return o
+}
+
+// Ask puts the first question to an engine. If that has not been answered when the time is
+// over, the error says so, and is Unavailable.
+func (o Options) Ask(ctx context.Context, question func(context.Context) error) error {
+	patience := o.Patience
+	if patience <= 0 {
+		patience = DefaultPatience
+	}
+	late := Errorf(errdefs.ErrUnavailable, "it accepts connections and has not answered for %v: it hangs, or something else is at its endpoint", patience)
+	asking, cancel := context.WithTimeoutCause(ctx, patience, late)
+	defer cancel()
+	err := question(asking)
+	if err != nil && ctx.Err() == nil && asking.Err() != nil {
+		return late
+	}
+	return err
+}
 
 // Log returns the logger, never nil.
 func (o Options) Log() *slog.Logger {

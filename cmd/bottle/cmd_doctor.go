@@ -74,7 +74,7 @@ func (f *factory) doctor() error {
 	sig := f.signals()
 	defer sig.stop()
 	report := doctor.Examine(sig.work, doctor.Options{
-		Drivers: drivers, Engines: runtime.Options{Host: f.globals.Host, Logger: logger},
+		Drivers: drivers, Engines: runtime.Options{Host: f.globals.Host, Logger: logger, Patience: enginePatience},
 		Host:     doctor.Host{Root: os.DirFS("/"), UID: os.Getuid(), User: userName(), LookupEnv: os.LookupEnv, Version: doctor.ProgramVersion},
 		Sessions: sessions, System: session.ThisSystem(), Now: time.Now,
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/bottle-run/bottle/core"
 	"github.com/bottle-run/bottle/runtime"
@@ -10,6 +11,10 @@ import (
 	"github.com/bottle-run/bottle/runtime/docker"
 	"github.com/bottle-run/bottle/runtime/podman"
 )
+
+// enginePatience bounds the wait for an engine's first answer; zero is the drivers' own
+// bound. Tests have less time.
+var enginePatience time.Duration
 
 // engines are those that this program knows, in the order of preference among
 // engines that are alike.
@@ -71,7 +76,7 @@ func (f *factory) connect(ctx context.Context) (runtime.Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := runtime.Options{Host: f.globals.Host, Logger: logger}
+	opts := runtime.Options{Host: f.globals.Host, Logger: logger, Patience: enginePatience}
 	registry := f.registry()
 	if err := oneOf("runtime", f.globals.Runtime, slices.Concat(registry.Names(), []string{auto})); err != nil {
 		return nil, err

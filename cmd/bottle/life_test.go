@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,6 +85,26 @@ func cmdKillBoth(ts *testscript.TestScript, neg bool, args []string) {
 	if !killed || status != -1 {
 		ts.Fatalf("exit status %d; killed: %v\n%s", status, killed, seen)
 	}
+}
+
+// cmdDeaf is an engine that hangs, until the script's end: deaf SOCKET. It takes connections,
+// reads what is said, and never answers.
+func cmdDeaf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: deaf SOCKET")
+	}
+	l, err := net.Listen("unix", ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(io.Discard, conn) }() // until the other side goes
+		}
+	}()
 }
 
 // cmdRace runs a program several times at once. Each must end with status 0, or with that of a name that is taken: race N

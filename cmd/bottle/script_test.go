@@ -32,13 +32,27 @@ import (
 
 // TestMain lets the test binary be the program itself, for the scripts.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bottle": main, watchdogName: main})
+	testscript.Main(m, map[string]func(){
+		"bottle": func() {
+			if patience, err := time.ParseDuration(os.Getenv("BOTTLE_TEST_PATIENCE")); err == nil {
+				enginePatience = patience
+			}
+			main()
+		},
+		watchdogName: main,
+	})
 }
 
 // TestScriptsWithoutAnEngine runs what needs none.
 func TestScriptsWithoutAnEngine(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script/plain", Cmds: scriptCommands(nil), RequireExplicitExec: true,
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("there is no condition %q", condition)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
 			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/state")
@@ -257,7 +271,7 @@ func (e *scriptEngine) nothingMoreThan(t *testing.T, before runtime.Inventory) {
 func scriptCommands(e *scriptEngine) map[string]func(*testscript.TestScript, bool, []string) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"status": cmdStatus, "pty": cmdPty, "interrupt": cmdInterrupt, "replace": cmdReplace, "killboth": cmdKillBoth,
-		"race": cmdRace, "screen": cmdScreen,
+		"race": cmdRace, "screen": cmdScreen, "deaf": cmdDeaf,
 	}
 	if e != nil {
 		commands["empty"] = e.cmdEmpty

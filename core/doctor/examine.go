@@ -110,12 +110,13 @@ func (r Report) Healthy() bool {
 
 // engine examines one engine.
 func (o Options) engine(ctx context.Context, d runtime.Driver) (e Engine) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
 	e.Name = d.Name()
 	begun := time.Now()
 	defer func() { e.Milliseconds = time.Since(begun).Milliseconds() }()
-	rt, err := d.Open(ctx, o.Engines)
+	// The driver has a bound of its own, and says what it waited for: this one is longer.
+	opening, opened := context.WithTimeout(ctx, 2*Timeout)
+	defer opened()
+	rt, err := d.Open(opening, o.Engines.Probing())
 	if err != nil {
 		// Only the driver knows whether that is a fault, or an engine that is not here.
 		status := d.Probe(ctx, o.Engines)
@@ -126,6 +127,8 @@ func (o Options) engine(ctx context.Context, d runtime.Driver) (e Engine) {
 	defer func() { _ = rt.Close() }()
 	e.Installed = true
 
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
 	var wg sync.WaitGroup
 	var containers []runtime.Container
 	var networks []runtime.Network

@@ -68,9 +68,7 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 		return s
 	}
 	s.Installed = true
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	c, version, err := dial(ctx, path, defaultNamespace)
+	c, version, err := dial(ctx, opts.Probing(), path, defaultNamespace)
 	if err != nil {
 		s.Reason = fmt.Sprintf("containerd does not answer at %s: %v", path, native(err))
 		s.Fix = "start it: systemctl start containerd"
@@ -97,9 +95,7 @@ func open(ctx context.Context, opts runtime.Options, namespace string) (*Engine,
 	if err := checkEndpoint(opts.Host, path); err != nil {
 		return nil, err
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	c, version, err := dial(dialCtx, path, namespace)
+	c, version, err := dial(ctx, opts, path, namespace)
 	if err != nil {
 		return nil, &runtime.Error{
 			Engine: engine, Op: "connect", Object: path,
@@ -182,7 +178,7 @@ func (e *Engine) pickSnapshotter(ctx context.Context) (string, error) {
 	return "", runtime.Errorf(errdefs.ErrUnavailable, "containerd has neither the overlayfs nor the native snapshotter")
 }
 
-func dial(ctx context.Context, path, namespace string) (*client.Client, string, error) {
+func dial(ctx context.Context, opts runtime.Options, path, namespace string) (*client.Client, string, error) {
 	// A missing socket would be waited for.
 	if _, err := os.Stat(path); err != nil {
 		return nil, "", err
@@ -192,7 +188,11 @@ func dial(ctx context.Context, path, namespace string) (*client.Client, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	v, err := c.Version(ctx)
+	var v client.Version
+	err = opts.Ask(ctx, func(ctx context.Context) (err error) {
+		v, err = c.Version(ctx)
+		return err
+	})
 	if err != nil {
 		_ = c.Close()
 		return nil, "", err

@@ -157,7 +157,7 @@ func (c *watcherConfig) run() error {
 }
 
 func (c *watcherConfig) open(ctx context.Context) (*Engine, error) {
-	cl, version, err := dial(ctx, c.Address, c.Namespace)
+	cl, version, err := dial(ctx, runtime.Options{}, c.Address, c.Namespace)
 	if err != nil {
 		return nil, err
 	}

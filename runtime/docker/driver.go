@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
@@ -32,8 +31,7 @@ func (Driver) Name() string { return Name }
 
 // Probe asks the daemon at the first endpoint that there is who it is.
 func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+	opts = opts.Probing()
 	status := runtime.Status{Engine: Name}
 	e, err := connect(ctx, opts)
 	if err != nil {
@@ -54,7 +52,11 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 	defer e.Close() //nolint:errcheck // nothing was written
 	status.Endpoint, status.Installed, status.Healthy = e.endpoint.host, true, true
 	status.Version = e.version.Version
-	info, err := e.cli.Info(ctx, client.InfoOptions{})
+	var info client.SystemInfoResult
+	err = opts.Ask(ctx, func(ctx context.Context) (err error) {
+		info, err = e.cli.Info(ctx, client.InfoOptions{})
+		return err
+	})
 	if err != nil {
 		status.Healthy, status.Reason = false, message(err)
 		return status
@@ -103,7 +105,10 @@ func connect(ctx context.Context, opts runtime.Options) (*engine, error) {
 	if e.cli, err = newClient(ep); err != nil {
 		return nil, fail(ctx, op, ep.host, runtime.WithKind(errdefs.ErrInvalidArgument, err))
 	}
-	e.version, err = e.cli.ServerVersion(ctx, client.ServerVersionOptions{})
+	err = opts.Ask(ctx, func(ctx context.Context) (err error) {
+		e.version, err = e.cli.ServerVersion(ctx, client.ServerVersionOptions{})
+		return err
+	})
 	if err != nil {
 		_ = e.cli.Close()
 		if ctx.Err() == nil && !errdefs.IsUnavailable(err) {

@@ -84,7 +84,11 @@ func open(ctx context.Context, opts runtime.Options) (*engine, error) {
 				continue
 			}
 		}
-		conn, err := connect(ctx, p.uri)
+		var conn context.Context
+		err := opts.Ask(ctx, func(ctx context.Context) (err error) {
+			conn, err = connect(ctx, p.uri)
+			return err
+		})
 		if err == nil {
 			e.uri, e.conn = p.uri, conn
 			e.local = strings.HasPrefix(p.uri, "unix:") && localSocket(socketPath(p.uri))
@@ -140,6 +144,7 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 	if _, err := exec.LookPath("podman"); err == nil {
 		s.Installed = true
 	}
+	opts = opts.Probing()
 	e, err := open(ctx, opts)
 	if err != nil {
 		s.Reason, s.Fix = err.Error(), openHint(err)
@@ -154,7 +159,11 @@ func (Driver) Probe(ctx context.Context, opts runtime.Options) runtime.Status {
 		s.Version = bindings.ServiceVersion(e.conn).String()
 		return s
 	}
-	info, err := e.describe(ctx)
+	var info *hostInfo
+	err = opts.Ask(ctx, func(ctx context.Context) (err error) {
+		info, err = e.describe(ctx)
+		return err
+	})
 	if err != nil {
 		s.Healthy, s.Reason, s.Fix = false, err.Error(), openHint(err)
 		return s
