@@ -103,7 +103,7 @@ func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current []s
 		return
 	}
 	for _, old := range images {
-		if slices.Contains(current, old.Labels[LabelContent]) || time.Since(old.Created) < keepImages {
+		if slices.Contains(current, old.Labels[LabelContent]) || !isOlder(old.Created, keepImages) {
 			continue
 		}
 		for _, tag := range old.Tags {
@@ -112,6 +112,12 @@ func dropOldImages(ctx context.Context, rt runtime.Runtime, b Build, current []s
 			}
 		}
 	}
+}
+
+// isOlder reports whether an image was made longer ago. One that bears no date, or that of a
+// reproducible build, may be from just now.
+func isOlder(created time.Time, than time.Duration) bool {
+	return created.Unix() > 0 && time.Since(created) > than
 }
 
 // RemoveImages removes what was built, now or before, for the given images, as far
