@@ -21,6 +21,7 @@ import (
 	"github.com/bottle-run/bottle/core/session"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/fake"
+	"github.com/bottle-run/bottle/runtime/faulty"
 )
 
 func check(t *testing.T, err error) {
@@ -202,6 +203,55 @@ func TestWhatIsWrongWithAHost(t *testing.T) {
 			if f.Fix == "" || f.Text == "" {
 				t.Errorf("%s: %+v does not say what to do", name, f)
 			}
+		}
+	}
+}
+
+func TestAKernelWithoutOpenat2IsAProblemThatSaysSo(t *testing.T) {
+	for release, want := range map[string]bool{
+		"3.10.0-1160.el7": true, "4.19.0-26-amd64": true, "5.5.19": true, "5.6.0": false, "5.10.0-28-amd64": false, "6.1.0": false,
+		"what is this": false, // nothing is said about what is not understood
+	} {
+		h, root := host()
+		root["proc/sys/kernel/osrelease"] = &fstest.MapFile{Data: []byte(release + "\n")}
+		i := slices.IndexFunc(h.check(), func(f Finding) bool { return strings.Contains(f.Text, "openat2") })
+		if found := i >= 0; found != want {
+			t.Errorf("%s: found %v, want %v", release, found, want)
+			continue
+		}
+		if want {
+			if f := h.check()[i]; f.Severity != Problem || f.Check != "kernel" || !strings.Contains(f.Text, "files are copied safely") || !strings.Contains(f.Fix, "5.6") {
+				t.Errorf("%s: %+v", release, f)
+			}
+		}
+	}
+}
+
+func TestAnEngineThatIsInstalledAndDoesNotAnswerSaysWhatWasTried(t *testing.T) {
+	broken := fake.New()
+	silent := faulty.New(broken, faulty.MustParse(`ListContainers = fail unavailable "connection reset"`))
+	r := Examine(t.Context(), options(t,
+		driver{name: "shut", status: runtime.Status{Installed: true, Endpoint: "unix:///shut", Reason: "socket is shut", Fix: "open it"}},
+		driver{name: "silent", engine: silent},
+		driver{name: "absent", status: runtime.Status{Reason: "no program", Fix: "install it"}},
+	))
+	if r.Healthy() {
+		t.Errorf("%+v", r)
+	}
+	for engine, want := range map[string]Finding{
+		"shut":   {Severity: Warning, Text: "installed, and does not answer: socket is shut", Fix: "open it"},
+		"silent": {Severity: Warning, Text: "connection reset"},
+		"absent": {Severity: Note, Text: "not here: no program", Fix: "install it"},
+	} {
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+			return f.Engine == engine && f.Check == "engine" && f.Severity == want.Severity && strings.Contains(f.Text, want.Text) && f.Fix == want.Fix
+		}) {
+			t.Errorf("%s: %+v", engine, r.Findings)
+		}
+	}
+	for i, e := range r.Engines {
+		if e.Installed != (e.Name != "absent") || e.Healthy {
+			t.Errorf("%d: %+v", i, e)
 		}
 	}
 }
