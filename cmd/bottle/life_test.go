@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,36 +108,50 @@ func cmdDeaf(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// cmdRace runs a program several times at once. Each must end with status 0, or with that of a name that is taken: race N
-// PROGRAM ARG...
+// cmdRace runs a program several times at once, in each of several rounds: race ROUNDS N
+// PROGRAM ARG... ROUND among the arguments is the round's number. Each must end with status
+// 0, or with that of a name that is taken. What they say that ended well goes to stdout,
+// sorted, and how often that was; no two may say the same.
 func cmdRace(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: race N PROGRAM [ARG...]")
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: race ROUNDS N PROGRAM [ARG...]")
 	}
-	n, err := strconv.Atoi(args[0])
+	rounds, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	program, err := exec.LookPath(args[1])
+	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	cmds, said := make([]*exec.Cmd, n), make([]bytes.Buffer, n)
-	for i := range cmds {
-		cmds[i] = exec.Command(program, args[2:]...)
-		cmds[i].Env, cmds[i].Dir = ts.Value("env").(*testscript.Env).Vars, ts.MkAbs(".")
-		cmds[i].Stdout, cmds[i].Stderr = &said[i], &said[i]
-	}
-	for _, cmd := range cmds {
-		ts.Check(cmd.Start())
-	}
-	done, taken := 0, 0
-	for i, cmd := range cmds {
-		_ = cmd.Wait()
-		switch code := cmd.ProcessState.ExitCode(); {
-		case code == exitOK:
-			done++
-		case code == exitName && strings.Contains(said[i].String(), "there is a bottle named"):
-			taken++
-		default:
-			ts.Fatalf("status %d: %s", code, said[i].String())
+	program, err := exec.LookPath(args[2])
+	ts.Check(err)
+	var said []string
+	for round := range rounds {
+		command := strings.Split(strings.ReplaceAll(strings.Join(args[3:], "\x00"), "ROUND", strconv.Itoa(round+1)), "\x00")
+		cmds, outs, errs := make([]*exec.Cmd, n), make([]bytes.Buffer, n), make([]bytes.Buffer, n)
+		for i := range cmds {
+			cmds[i] = exec.Command(program, command...)
+			cmds[i].Env, cmds[i].Dir = ts.Value("env").(*testscript.Env).Vars, ts.MkAbs(".")
+			cmds[i].Stdout, cmds[i].Stderr = &outs[i], &errs[i]
 		}
+		for _, cmd := range cmds {
+			ts.Check(cmd.Start())
+		}
+		done, taken := 0, 0
+		for i, cmd := range cmds {
+			_ = cmd.Wait()
+			switch code := cmd.ProcessState.ExitCode(); {
+			case code == exitOK:
+				done++
+				said = append(said, outs[i].String())
+			case code == exitName && strings.Contains(errs[i].String(), "there is a bottle named"):
+				taken++
+			default:
+				ts.Fatalf("round %d: status %d: %s%s", round+1, code, outs[i].String(), errs[i].String())
+			}
+		}
+		_, _ = fmt.Fprintf(ts.Stdout(), "%d of %d had the name, %d were told that it is taken\n", done, n, taken)
 	}
-	_, _ = fmt.Fprintf(ts.Stdout(), "%d of %d had the name, %d were told that it is taken\n", done, n, taken)
+	slices.Sort(said)
+	if once := slices.Compact(slices.Clone(said)); len(once) != len(said) {
+		ts.Fatalf("two say the same: %q", said)
+	}
+	_, _ = fmt.Fprint(ts.Stdout(), strings.Join(said, ""))
 }
