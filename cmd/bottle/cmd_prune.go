@@ -63,7 +63,7 @@ type pruned struct {
 
 // prune is bottle prune.
 func (f *factory) prune(opts pruneOptions) error {
-	store, err := f.sessions()
+	store, err := f.knownSessions()
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (f *factory) prune(opts pruneOptions) error {
 		return err
 	}
 	defer release()
-	if !opts.DryRun {
+	if !opts.DryRun && store != nil {
 		if err := store.Tidy(); err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/bottle-run/bottle/core"
-	"github.com/bottle-run/bottle/core/session"
 )
 
 func newPsCommand(f *factory, do func() error) *cli.Command {
@@ -48,20 +47,26 @@ const (
 	recordBad   = "record unreadable"
 )
 
-// records tells whether there are records of launches.
+// records tells whether there are records of launches, and the user of those that cannot be
+// read, whatever they are about.
 func (f *factory) records() func(launch string) string {
 	if !f.recorded {
 		return func(string) string { return "" }
 	}
-	dir, err := sessionDir()
-	var store *session.Store
-	if err == nil {
-		store, err = session.At(dir, session.ThisSystem())
+	store, err := f.knownSessions()
+	if err != nil || store == nil {
+		return func(string) string { return recordNone } // tidy has said why
+	}
+	entries, err := store.List()
+	if err != nil {
+		f.note("%v", err)
+	}
+	for _, e := range entries {
+		if e.Err != nil {
+			f.note("%v", e.Err)
+		}
 	}
 	return func(launch string) string {
-		if err != nil {
-			return recordNone
-		}
 		switch _, err := store.Load(launch); {
 		case err == nil:
 			return recordThere
@@ -102,7 +107,7 @@ func (f *factory) ps() error {
 		if it := records(s.Launch); it != "" && it != recordThere {
 			state += ", " + it
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), state, time.Since(s.Created).Round(time.Second))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(s.Name), printable(s.Agent), state, max(0, time.Since(s.Created)).Round(time.Second))
 	}
 	return w.Flush()
 }

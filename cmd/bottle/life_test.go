@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/core/session"
 )
@@ -106,6 +107,39 @@ func cmdDeaf(ts *testscript.TestScript, neg bool, args []string) {
 			go func() { _, _ = io.Copy(io.Discard, conn) }() // until the other side goes
 		}
 	}()
+}
+
+// cmdSmall makes a directory, until the script's end, that holds so many bytes: small DIR
+// BYTES. It takes root.
+func cmdSmall(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: small DIR BYTES")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(unix.Mount("small", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
+	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// cmdFrozen makes a directory one in which nothing can be written, or ends that: frozen
+// DIR, ! frozen DIR. What root can write to is mounted anew, read-only.
+func cmdFrozen(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] frozen DIR")
+	}
+	dir := ts.MkAbs(args[0])
+	switch root := os.Geteuid() == 0; {
+	case root && neg:
+		ts.Check(unix.Unmount(dir, unix.MNT_DETACH))
+	case root:
+		ts.Check(unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+		ts.Check(unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	case neg:
+		ts.Check(os.Chmod(dir, 0o700))
+	default:
+		ts.Check(os.Chmod(dir, 0o500))
+	}
 }
 
 // cmdRace runs a program several times at once, in each of several rounds: race ROUNDS N

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -20,6 +21,19 @@ func (f *factory) sessions() (*session.Store, error) {
 		return nil, err
 	}
 	return session.Open(dir, session.ThisSystem())
+}
+
+// knownSessions is the user's store of records if there is one, or nil. Nothing is made.
+func (f *factory) knownSessions() (*session.Store, error) {
+	dir, err := sessionDir()
+	if err != nil {
+		return nil, err
+	}
+	store, err := session.At(dir, session.ThisSystem())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return store, err
 }
 
 func sessionDir() (string, error) {

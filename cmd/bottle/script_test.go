@@ -47,12 +47,7 @@ func TestMain(m *testing.M) {
 func TestScriptsWithoutAnEngine(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script/plain", Cmds: scriptCommands(nil), RequireExplicitExec: true,
-		Condition: func(condition string) (bool, error) {
-			if condition != "root" {
-				return false, fmt.Errorf("there is no condition %q", condition)
-			}
-			return os.Geteuid() == 0, nil
-		},
+		Condition: isRoot,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config")
 			env.Setenv("XDG_STATE_HOME", env.WorkDir+"/state")
@@ -65,6 +60,14 @@ func TestScriptsWithoutAnEngine(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// isRoot is the condition [root] of scripts.
+func isRoot(condition string) (bool, error) {
+	if condition != "root" {
+		return false, fmt.Errorf("there is no condition %q", condition)
+	}
+	return os.Geteuid() == 0, nil
 }
 
 // scriptEngine is the engine that the scripts of an engine run on.
@@ -86,7 +89,7 @@ func TestScripts(t *testing.T) {
 	check(t, err)
 	e.loadBase(t, nil)
 	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{Dir: "testdata/script/engine", Cmds: scriptCommands(e), RequireExplicitExec: true, Setup: e.setup})
+		testscript.Run(t, testscript.Params{Dir: "testdata/script/engine", Cmds: scriptCommands(e), Condition: isRoot, RequireExplicitExec: true, Setup: e.setup})
 	})
 	if t.Failed() {
 		e.removeBottles(t)
@@ -272,6 +275,7 @@ func scriptCommands(e *scriptEngine) map[string]func(*testscript.TestScript, boo
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"status": cmdStatus, "pty": cmdPty, "interrupt": cmdInterrupt, "replace": cmdReplace, "killboth": cmdKillBoth,
 		"race": cmdRace, "screen": cmdScreen, "deaf": cmdDeaf,
+		"small": cmdSmall, "frozen": cmdFrozen,
 	}
 	if e != nil {
 		commands["empty"] = e.cmdEmpty
