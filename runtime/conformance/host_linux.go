@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+
+	"github.com/bottle-run/bottle/runtime/internal/dump"
 )
 
 // hostSnapshot is what an engine could leave on the host, as far as this process
@@ -37,7 +39,7 @@ func hostSnapshot(dirs []string) (map[string][]string, error) {
 }
 
 func hostLinks() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := dump.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

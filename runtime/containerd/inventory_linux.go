@@ -14,6 +14,7 @@ import (
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/containerd/internal/builder"
+	"github.com/bottle-run/bottle/runtime/internal/dump"
 )
 
 // Inventory implements [runtime.Runtime].
@@ -118,7 +119,7 @@ func (e *Engine) networkInventory(ctx context.Context, add func(kind string, ids
 	for _, n := range networks {
 		add("networks", n.ID+" "+n.Name)
 	}
-	links, err := e.link.LinkList()
+	links, err := dump.Whole(e.link.LinkList)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/bottle-run/bottle/runtime/conformance/internal/dns"
+	"github.com/bottle-run/bottle/runtime/internal/dump"
 )
 
 // TestMain runs the tests in a network namespace of their own: what they make
@@ -133,7 +134,7 @@ func TestTheWorldAnswersAndRecords(t *testing.T) {
 	if _, err := netlink.LinkByName(hostLink); err == nil {
 		t.Error("the link is there after Close")
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := dump.Whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil || len(routes) != 0 {
 		t.Errorf("want no routes after Close, got %v, %v", routes, err)
 	}
