@@ -43,14 +43,23 @@ func (c *conversation) have(ctx context.Context) error {
 	if c.with == nil {
 		return nil
 	}
-	return handshake.Do(ctx, c.with, handshake.Process{
-		Input: inputOf{c.conn},
+	attached := handshake.Attached{
 		Errors: func(w io.Writer) error {
 			_, err := stdcopy.StdCopy(io.Discard, w, c.conn.Reader)
 			return err
 		},
+		Log: func(ctx context.Context, w io.Writer) error {
+			stream, err := c.e.cli.ContainerLogs(ctx, c.id, client.ContainerLogsOptions{ShowStderr: true})
+			if err != nil {
+				return err
+			}
+			defer stream.Close() //nolint:errcheck // only read
+			_, err = stdcopy.StdCopy(io.Discard, w, stream)
+			return err
+		},
 		Ended: func(ctx context.Context) (runtime.ExitStatus, error) { return c.e.ended(ctx, c.id) },
-	})
+	}
+	return handshake.Do(ctx, c.with, attached.Process(ctx, inputOf{c.conn}))
 }
 
 // close lets go of the streams.

@@ -29,6 +29,15 @@ func TestZeroSpecIsTheHardenedOne(t *testing.T) {
 	}
 }
 
+func TestOnlyAHandshakeOpensTheInput(t *testing.T) {
+	if c := containerConfig(runtime.ContainerSpec{Name: "c"}); c.OpenStdin || c.StdinOnce || c.AttachStdin {
+		t.Errorf("without one: %+v", c)
+	}
+	if c := containerConfig(runtime.ContainerSpec{Name: "c", Handshake: &runtime.Handshake{}}); !c.OpenStdin || !c.StdinOnce {
+		t.Errorf("its end would not be the process's: %+v", c)
+	}
+}
+
 func TestHostConfig(t *testing.T) {
 	attached := []runtime.NetworkAttachment{{Network: "n"}}
 	for _, tc := range []struct {

@@ -43,29 +43,19 @@ func (c *conversation) have(ctx context.Context) error {
 	if c.with == nil {
 		return nil
 	}
-	return handshake.Do(ctx, c.with, handshake.Process{
-		Input:  inputOf{c.conn},
-		Errors: func(w io.Writer) error { return c.errors(ctx, w) },
-		Ended:  func(ctx context.Context) (runtime.ExitStatus, error) { return c.e.waitFor(ctx, c.id) },
-	})
-}
-
-// errors copies the standard error. Of a process that ends with input unread the service
-// loses output (see [execution.input]): what is missing is in the log.
-func (c *conversation) errors(ctx context.Context, w io.Writer) error {
-	told := &wordsOnly{w: w}
-	if err := demultiplex(c.reader, nil, told); err != nil {
-		return err
+	attached := handshake.Attached{
+		Errors: func(w io.Writer) error { return demultiplex(c.reader, nil, wordsOnly{w}) },
+		Log: func(ctx context.Context, w io.Writer) error {
+			resp, err := c.e.do(ctx, call{method: http.MethodGet, path: "/containers/" + c.id + "/logs", query: url.Values{"stderr": {"true"}, "follow": {"false"}}})
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			return demultiplex(resp.Body, nil, w)
+		},
+		Ended: func(ctx context.Context) (runtime.ExitStatus, error) { return c.e.waitFor(ctx, c.id) },
 	}
-	if _, err := c.e.waitFor(ctx, c.id); err != nil {
-		return nil // whoever asks how it ended sees why
-	}
-	resp, err := c.e.do(ctx, call{method: http.MethodGet, path: "/containers/" + c.id + "/logs", query: url.Values{"stderr": {"true"}, "follow": {"false"}}})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return demultiplex(resp.Body, nil, &after{w: w, skip: told.n})
+	return handshake.Do(ctx, c.with, attached.Process(ctx, inputOf{c.conn}))
 }
 
 // close lets go of the streams.
@@ -84,32 +74,12 @@ func (i inputOf) Close() error {
 	return nil
 }
 
-// wordsOnly passes on what the process wrote, counts it, and leaves out what the service
-// adds.
-type wordsOnly struct {
-	w io.Writer
-	n int64
-}
+// wordsOnly passes on what the process wrote, and leaves out what the service adds.
+type wordsOnly struct{ w io.Writer }
 
-func (t *wordsOnly) Write(p []byte) (int, error) {
+func (o wordsOnly) Write(p []byte) (int, error) {
 	if lostInput.Match(p) {
 		return len(p), nil
 	}
-	t.n += int64(len(p))
-	return t.w.Write(p)
-}
-
-// after passes on what comes after so many bytes.
-type after struct {
-	w    io.Writer
-	skip int64
-}
-
-func (a *after) Write(p []byte) (int, error) {
-	n := min(a.skip, int64(len(p)))
-	a.skip -= n
-	if _, err := a.w.Write(p[n:]); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return o.w.Write(p)
 }

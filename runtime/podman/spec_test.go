@@ -37,7 +37,7 @@ func rendered(t *testing.T, p plan) map[string]any {
 func TestTheZeroSpecIsHardenedWhateverTheEngineIsConfiguredTo(t *testing.T) {
 	m := rendered(t, plan{spec: runtime.ContainerSpec{Name: "c", Image: "i"}, pids: true, local: true})
 	for key, want := range map[string]any{
-		"privileged": false, "no_new_privileges": true, "httpproxy": false, "env_host": false, "init": true,
+		"privileged": false, "no_new_privileges": true, "httpproxy": false, "env_host": false, "init": true, "stdin": false,
 		"systemd": "false", "cap_drop": []any{"ALL"}, "entrypoint": []any{}, "read_write_tmpfs": false,
 		"netns": map[string]any{"nsmode": "none"}, "ipcns": map[string]any{"nsmode": "private"},
 		"resource_limits":   map[string]any{"pids": map[string]any{"limit": float64(runtime.DefaultPIDs)}},
@@ -52,6 +52,25 @@ func TestTheZeroSpecIsHardenedWhateverTheEngineIsConfiguredTo(t *testing.T) {
 		if v, ok := m[key]; ok {
 			t.Errorf("%s: expected nothing, got %v", key, v)
 		}
+	}
+}
+
+func TestOnlyAHandshakeOpensTheInput(t *testing.T) {
+	m := rendered(t, plan{spec: runtime.ContainerSpec{Name: "c", Image: "i", Handshake: &runtime.Handshake{}}})
+	if m["stdin"] != true || m["terminal"] != false {
+		t.Errorf("stdin %v, terminal %v", m["stdin"], m["terminal"])
+	}
+}
+
+func TestWhatTheServiceAddsIsNoAnswer(t *testing.T) {
+	var got bytes.Buffer
+	for _, part := range []string{"Error: of the process\n", "Error: read unixpacket @->/proc/self/fd/12/attach: read: connection reset by peer\n"} {
+		if _, err := (wordsOnly{&got}).Write([]byte(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.String() != "Error: of the process\n" {
+		t.Errorf("got %q", got.String())
 	}
 }
 
