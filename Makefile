@@ -45,7 +45,7 @@ unit: ## the tests that need no engine
 
 .PHONY: soak
 soak: build ## what takes long: 100 kills, every fault and restart, on each engine (hours)
-	$(SUDO) env BOTTLE_TEST_KILLS=100 BOTTLE_TEST_FAULTS=all BOTTLE_TEST_RESTARTS=4 hack/soak
+	$(SUDO) env BOTTLE_TEST_KILLS=100 BOTTLE_TEST_FAULTS=all BOTTLE_TEST_RESTARTS=4 BOTTLE_TEST_RACES=20 hack/soak
 
 .PHONY: lint
 lint: ## golangci-lint at the pinned version, and shellcheck

@@ -415,6 +415,34 @@ func TestNamesThatAreTaken(t *testing.T) {
 	}
 }
 
+func TestOfTwoLaunchesAtTheSameInstantEachHasItsOwnNameTwentyTimes(t *testing.T) {
+	b := newBench(t, nil)
+	for round := range 20 {
+		two := func(wishes core.Wishes) (bottles []*core.Bottle, errs []error) {
+			bottles, errs = make([]*core.Bottle, 2), make([]error, 2)
+			var racing sync.WaitGroup
+			for i := range 2 {
+				racing.Go(func() { bottles[i], errs[i] = b.launch(t.Context(), small, wishes) })
+			}
+			racing.Wait()
+			return bottles, errs
+		}
+		bottles, errs := two(core.Wishes{})
+		must(t, errors.Join(errs...))
+		names := []string{bottles[0].Name, bottles[1].Name}
+		if slices.Sort(names); !slices.Equal(names, []string{"robot", "robot-2"}) {
+			t.Errorf("round %d: names %q", round, names)
+		}
+		pinned, errs := two(core.Wishes{Name: "mine"})
+		lost := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+		if lost < 0 || errs[1-lost] != nil || pinned[1-lost].Name != "mine" || core.KindOf(errs[lost]) != core.KindName || !strings.Contains(errs[lost].Error(), "bottle rm mine") {
+			t.Fatalf("round %d: of a pinned name: %v", round, errs)
+		}
+		must(t, errors.Join(bottles[0].Close(t.Context()), bottles[1].Close(t.Context()), pinned[1-lost].Close(t.Context())))
+		b.empty()
+	}
+}
+
 func TestANameThatSomethingElseHasIsSteppedOver(t *testing.T) {
 	b := newBench(t, nil)
 	b.AddForeign("containers", "bottle-robot")

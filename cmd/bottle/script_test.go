@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,6 +145,7 @@ func (e *scriptEngine) setup(env *testscript.Env) error {
 	env.Setenv("BOTTLE_RUNTIME", e.name)
 	env.Setenv("BOTTLE_HOST", e.host)
 	env.Setenv("BASE", baseImage)
+	env.Setenv("RACES", cmp.Or(os.Getenv("BOTTLE_TEST_RACES"), "2"))
 	// Temporary files go where the script can count them.
 	tmp := filepath.Join(env.WorkDir, "tmp")
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
