@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/core/session"
 )
@@ -117,8 +116,8 @@ func cmdSmall(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
-	ts.Check(unix.Mount("small", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
-	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	ts.Check(mount("-t", "tmpfs", "-o", "mode=0700,size="+args[1], "small", dir))
+	ts.Defer(func() { _ = unmount(dir) })
 }
 
 // cmdFrozen makes a directory one in which nothing can be written, or ends that: frozen
@@ -130,17 +129,21 @@ func cmdFrozen(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	switch root := os.Geteuid() == 0; {
 	case root && neg:
-		ts.Check(unix.Unmount(dir, unix.MNT_DETACH))
+		ts.Check(unmount(dir))
 	case root:
-		ts.Check(unix.Mount(dir, dir, "", unix.MS_BIND, ""))
-		ts.Check(unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-		ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		ts.Check(mount("--bind", dir, dir))
+		ts.Check(mount("-o", "remount,bind,ro", dir))
+		ts.Defer(func() { _ = unmount(dir) })
 	case neg:
 		ts.Check(os.Chmod(dir, 0o700))
 	default:
 		ts.Check(os.Chmod(dir, 0o500))
 	}
 }
+
+func mount(args ...string) error { return exec.Command("mount", args...).Run() }
+
+func unmount(dir string) error { return exec.Command("umount", "--lazy", dir).Run() }
 
 // cmdRace runs a program several times at once, in each of several rounds: race ROUNDS N
 // PROGRAM ARG... ROUND among the arguments is the round's number. Each must end with status

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,7 +20,7 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 var updateScreens = flag.Bool("update-screens", false, "write the golden screens")
@@ -167,7 +168,7 @@ func cmdScreen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer func() { _ = terminal.Close() }()
 	ts.Check(pty.Setsize(terminal, &pty.Winsize{Rows: 24, Cols: 80}))
-	before, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	before, err := term.GetState(int(tty.Fd()))
 	ts.Check(err)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -242,11 +243,11 @@ func cmdScreen(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(patience):
 		fail("the program does not end")
 	}
-	after, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	after, err := term.GetState(int(tty.Fd()))
 	ts.Check(err)
 	ts.Check(tty.Close())
 	<-readAll // the last process that had it open is gone
-	if *after != *before {
+	if !reflect.DeepEqual(after, before) {
 		ts.Fatalf("the terminal is not as it was: %+v, and was %+v", after, before)
 	}
 	mu.Lock()

@@ -84,10 +84,10 @@ type Call struct {
 	Object string
 }
 
-// Calls returns the calls made so far, in order, those that failed too. Info and
 // Sweep implements [runtime.Runtime]: nothing outlives this process.
 func (e *Engine) Sweep(context.Context) error { return nil }
 
+// Calls returns the calls made so far, in order, those that failed too. Info and
 // Inventory are not among them.
 func (e *Engine) Calls() []Call {
 	e.mu.Lock()
