@@ -399,6 +399,9 @@ func (l *launch) createEgress(likely string) func(context.Context) error {
 			}
 			network, err = l.createNetwork(ctx, l.name, egressNetworkName(l.name), RoleEgress)
 		}
+		if errdefs.IsAlreadyExists(err) {
+			network, err = l.outwaitRival(ctx, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -406,6 +409,37 @@ func (l *launch) createEgress(likely string) func(context.Context) error {
 		l.report.result(stepEgress, fmt.Sprintf("%s, %s", network.Name, network.Subnet))
 		return nil
 	}
+}
+
+// rivalTime bounds waiting for a launch to let go of what it took for a name that it did not
+// get: its undoing takes a second or two, on a busy machine several.
+const rivalTime = 20 * time.Second
+
+// outwaitRival makes the egress network of a name that this launch has claimed, when another
+// launch, which wanted the name too, has been sooner with the egress network: it lets go
+// of that. What is no launch's is not waited for.
+func (l *launch) outwaitRival(ctx context.Context, taken error) (runtime.Network, error) {
+	name := egressNetworkName(l.name)
+	for end := time.Now().Add(rivalTime); time.Now().Before(end); {
+		held, err := l.rt.InspectNetwork(ctx, name)
+		switch {
+		case errdefs.IsNotFound(err):
+			network, err := l.createNetwork(ctx, l.name, name, RoleEgress)
+			if !errdefs.IsAlreadyExists(err) {
+				return network, err
+			}
+		case err != nil:
+			return held, err
+		case held.Labels[LabelLaunch] == "":
+			return held, taken
+		}
+		select {
+		case <-ctx.Done():
+			return held, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return runtime.Network{}, taken
 }
 
 func (l *launch) createNetwork(ctx context.Context, bottle, name, role string) (runtime.Network, error) {
