@@ -337,7 +337,7 @@ func (b *buildOutput) failure(text string) error {
 // workingContainers are the containers that buildah works in.
 func (e *engine) workingContainers(ctx context.Context) (map[string]bool, error) {
 	var listed []listedContainer
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
+	err := e.list(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
 		"all": {"true"}, "external": {"true"}}}, &listed)
 	m := map[string]bool{}
 	for _, c := range listed {

@@ -124,7 +124,7 @@ func (e *engine) listContainers(ctx context.Context, filter runtime.Filter) ([]l
 		labels = append(labels, k+"="+v)
 	}
 	var listed []listedContainer
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
+	err := e.list(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
 		"all": {"true"}, "filters": {filters(map[string][]string{"label": labels})},
 	}}, &listed)
 	// The service's own matching takes "a=" for "a".

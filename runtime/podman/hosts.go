@@ -142,7 +142,7 @@ func (e *engine) rewriteHosts(ctx context.Context, c apiContainer, networks []ap
 // for one.
 func (e *engine) peers(ctx context.Context, networks []string, without string) ([]apiContainer, error) {
 	var listed []listedContainer
-	if err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
+	if err := e.list(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
 		"all": {"true"}, "filters": {filters(map[string][]string{"network": networks})},
 	}}, &listed); err != nil {
 		return nil, err

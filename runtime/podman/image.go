@@ -51,7 +51,7 @@ func (e *engine) InspectImage(ctx context.Context, ref string) (runtime.Image, e
 // listImages lists images, and those of intermediate steps too if all is set.
 func (e *engine) listImages(ctx context.Context, all bool) ([]listedImage, error) {
 	var list []listedImage
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/images/json", query: url.Values{"all": {strconv.FormatBool(all)}}}, &list)
+	err := e.list(ctx, call{method: http.MethodGet, path: "/images/json", query: url.Values{"all": {strconv.FormatBool(all)}}}, &list)
 	return list, err
 }
 

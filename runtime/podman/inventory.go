@@ -15,7 +15,7 @@ func (e *engine) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	const op = "list everything"
 	inv := runtime.Inventory{}
 	var containers []listedContainer
-	if err := e.ask(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
+	if err := e.list(ctx, call{method: http.MethodGet, path: "/containers/json", query: url.Values{
 		"all": {"true"}, "external": {"true"},
 	}}, &containers); err != nil {
 		return nil, wrap(ctx, op, "", err)
@@ -45,7 +45,7 @@ func (e *engine) Inventory(ctx context.Context) (runtime.Inventory, error) {
 	var volumes []struct {
 		Name string `json:"Name"`
 	}
-	if err := e.ask(ctx, call{method: http.MethodGet, path: "/volumes/json"}, &volumes); err != nil {
+	if err := e.list(ctx, call{method: http.MethodGet, path: "/volumes/json"}, &volumes); err != nil {
 		return nil, wrap(ctx, op, "", err)
 	}
 	for _, v := range volumes {

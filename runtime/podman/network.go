@@ -180,7 +180,7 @@ func (e *engine) findNetwork(ctx context.Context, name string) (apiNetwork, erro
 // allNetworks returns every network of the engine.
 func (e *engine) allNetworks(ctx context.Context) ([]apiNetwork, error) {
 	var list []apiNetwork
-	err := e.ask(ctx, call{method: http.MethodGet, path: "/networks/json"}, &list)
+	err := e.list(ctx, call{method: http.MethodGet, path: "/networks/json"}, &list)
 	return list, err
 }
 
