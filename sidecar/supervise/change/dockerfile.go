@@ -27,19 +27,19 @@ func CanonicalDockerfile(before, after string) (string, error) {
 		return "", errors.New("the Dockerfile is no valid UTF-8 text")
 	}
 	d := dockerfile{trusted: trustedOf(before), stages: map[string]bool{}}
-	var out strings.Builder
+	var out []instruction
 	for n, in := range instructions(after) {
 		if err := d.check(in); err != nil {
 			return "", fmt.Errorf("line %d: %w", n, err)
 		}
 		if in.word != "#" {
-			out.WriteString(in.word + " " + in.rest + "\n")
+			out = append(out, in)
 		}
 	}
 	if d.count == 0 {
 		return "", errors.New("the Dockerfile has no FROM instruction")
 	}
-	return out.String(), nil
+	return lines(out), nil
 }
 
 // instruction is one of a Dockerfile.
