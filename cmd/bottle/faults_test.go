@@ -36,7 +36,7 @@ func TestWhateverCallGoesWrongNothingIsLeft(t *testing.T) {
 	m, err := manifest.Load(filepath.Join(s.dir, "bottle.yaml"))
 	check(t, err)
 	plan, secrets, err := core.NewPlan(m, core.Host{WorkDir: s.dir, HomeDir: s.dir, LookupEnv: func(name string) (string, bool) {
-		return "tok-4711-secret-value", name == "TOKEN"
+		return "tok-kestrel-secret-value", name == "TOKEN"
 	}}, core.Wishes{Agent: "e2e-life"})
 	check(t, err)
 	launch := func(ctx context.Context, rt runtime.Runtime) (*core.Bottle, []core.Event, error) {
@@ -110,7 +110,7 @@ func (s *scene) goesWrong(launch func(context.Context, runtime.Runtime) (*core.B
 			t.Errorf("%s: a launch came up although a call panicked", name)
 		}
 		check(t, b.Close(t.Context()))
-	case !errors.As(err, &failed), failed.Teardown != nil, strings.Contains(err.Error(), "4711"):
+	case !errors.As(err, &failed), failed.Teardown != nil, strings.Contains(err.Error(), "kestrel"):
 		t.Errorf("%s: %v", name, err)
 	case way == "cancel":
 		if core.KindOf(err) != core.KindInterrupted {

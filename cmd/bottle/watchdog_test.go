@@ -25,7 +25,7 @@ func TestTheWatchdogGetsWhatFindsAnEngineAndNoMore(t *testing.T) {
 // TestTheWatchdogHoldsNothing looks at a real one: a session of its own, nothing secret, no
 // file of its parent's; and it ends when its parent needs it no more.
 func TestTheWatchdogHoldsNothing(t *testing.T) {
-	t.Setenv("TOKEN", "tok-4711-secret")
+	t.Setenv("TOKEN", "tok-kestrel-secret")
 	// As a script leaves a lock open for its children.
 	inherited, err := os.Open(os.DevNull)
 	check(t, err)
@@ -45,7 +45,7 @@ func TestTheWatchdogHoldsNothing(t *testing.T) {
 	for _, file := range []string{"environ", "cmdline"} {
 		content, err := os.ReadFile(proc + file)
 		check(t, err)
-		if strings.Contains(string(content), "4711") {
+		if strings.Contains(string(content), "kestrel") {
 			t.Errorf("%s: %q", file, content)
 		}
 	}

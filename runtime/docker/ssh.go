@@ -78,8 +78,13 @@ type commandConn struct {
 	in     io.WriteCloser
 	cmd    *exec.Cmd
 	stderr *tail
-	ended  sync.Once
+	closed sync.Once
+	// wait reaps the program and says when it has: all that it said is in stderr then.
+	wait func() <-chan struct{}
 }
+
+// lastWords is how long a program whose output has ended may take to say why.
+const lastWords = time.Second
 
 func newCommandConn(cmd *exec.Cmd) (*commandConn, error) {
 	c := &commandConn{cmd: cmd, stderr: &tail{max: 2048}}
@@ -94,6 +99,14 @@ func newCommandConn(cmd *exec.Cmd) (*commandConn, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	c.wait = sync.OnceValue(func() <-chan struct{} {
+		reaped := make(chan struct{})
+		go func() {
+			defer close(reaped)
+			_ = cmd.Wait() // its status says less than its words
+		}()
+		return reaped
+	})
 	return c, nil
 }
 
@@ -101,6 +114,10 @@ func newCommandConn(cmd *exec.Cmd) (*commandConn, error) {
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	if n == 0 && err != nil {
+		select {
+		case <-c.wait():
+		case <-time.After(lastWords):
+		}
 		if said := strings.TrimSpace(c.stderr.String()); said != "" {
 			err = fmt.Errorf("ssh: %s: %w", said, err)
 		}
@@ -115,10 +132,10 @@ func (c *commandConn) CloseWrite() error { return c.in.Close() }
 
 // Close ends the program.
 func (c *commandConn) Close() error {
-	c.ended.Do(func() {
+	c.closed.Do(func() {
 		_ = c.in.Close()
 		_ = c.cmd.Process.Kill()
-		_ = c.cmd.Wait() // its status is that of a killed program
+		<-c.wait()
 	})
 	return nil
 }
