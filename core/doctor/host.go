@@ -123,6 +123,10 @@ func (h Host) rootless(engine string) []Finding {
 	if h.text("proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
 		add(Warning, "user-namespaces", "give the engine's programs an AppArmor profile that allows userns (packages have one), or sysctl kernel.apparmor_restrict_unprivileged_userns=0", "AppArmor restricts user namespaces to programs that have a profile")
 	}
+	if used, most := h.keys(); most > 0 && used > most*4/5 {
+		add(Warning, "keys", "stop some bottles, or sysctl kernel.keys.maxkeys=5000 kernel.keys.maxbytes=500000",
+			"user %s has %d of the %d keys that the kernel gives a user, and each running container takes one", h.User, used, most)
+	}
 	if dir, ok := h.LookupEnv("XDG_RUNTIME_DIR"); !ok || dir == "" {
 		add(Warning, "runtime-dir", "log in through systemd-logind (loginctl), or set XDG_RUNTIME_DIR to a directory of your own with mode 0700", "XDG_RUNTIME_DIR is not set: the engine keeps its state in a temporary directory")
 	}
@@ -159,6 +163,20 @@ func (h Host) subordinate(file string) int {
 		}
 	}
 	return most
+}
+
+// keys are how many keys the user has and may have, of /proc/key-users (keyrings(7)).
+func (h Host) keys() (used, most int) {
+	for line := range strings.Lines(h.text("proc/key-users")) {
+		if uid, rest, _ := strings.Cut(strings.TrimSpace(line), ":"); uid != strconv.Itoa(h.UID) {
+			continue
+		} else if fields := strings.Fields(rest); len(fields) < 3 {
+			break
+		} else if _, err := fmt.Sscanf(fields[2], "%d/%d", &used, &most); err == nil {
+			return used, most
+		}
+	}
+	return 0, 0
 }
 
 func (h Host) kernel() (major, minor int, ok bool) {

@@ -67,6 +67,7 @@ var kinds = []struct {
 	{"image is in use", errdefs.ErrFailedPrecondition},
 	{"image used by", errdefs.ErrFailedPrecondition},
 	{"image is known, but is not in use", errdefs.ErrFailedPrecondition},
+	{noSessionKey, errdefs.ErrResourceExhausted},
 	{"read-only file system", errdefs.ErrFailedPrecondition},
 	{"container state improper", errdefs.ErrFailedPrecondition},
 	{"can only kill running containers", errdefs.ErrFailedPrecondition},
@@ -98,6 +99,10 @@ var kinds = []struct {
 	{"connection refused", errdefs.ErrUnavailable},
 	{"permission denied", errdefs.ErrPermissionDenied},
 }
+
+// noSessionKey is what runc says when the kernel gives this user no more keys: each container
+// has a session keyring, and a user 200 (kernel.keys.maxkeys, keyrings(7)).
+const noSessionKey = "unable to create session key"
 
 func kindOfText(text string) error {
 	for _, k := range kinds {
@@ -178,6 +183,8 @@ func hint(err error) string {
 	switch {
 	case strings.Contains(text, "container-init binary not found"):
 		return "install catatonit, Podman's init"
+	case strings.Contains(text, noSessionKey):
+		return "each running container takes one of the keys that the kernel lets a user have, and all are taken: stop some bottles, or sysctl kernel.keys.maxkeys=5000 kernel.keys.maxbytes=500000"
 	case strings.Contains(text, "slirp4netns"):
 		return "rootless networks need slirp4netns and /dev/net/tun readable and writable for this user"
 	case strings.Contains(text, "netavark") && strings.Contains(text, "no such file"):

@@ -33,6 +33,7 @@ func TestAnswersHaveKinds(t *testing.T) {
 		{"address outside of the subnet", 500, `{"cause":"","message":"requested static ip 1.2.3.4 not in any subnet on network x","response":500}`, errdefs.IsInvalidArgument},
 		{"taken address", 500, `{"cause":"","message":"IPAM error: requested ip address 10.0.0.2 is already allocated to container ID 12","response":500}`, errdefs.IsFailedPrecondition},
 		{"unknown capability", 500, `{"cause":"unknown capability","message":"","response":500}`, errdefs.IsInvalidArgument},
+		{"no key left", 500, `{"cause":"OCI runtime error","message":"runc: runc create failed: unable to start container process: error during container init: unable to join session keyring: unable to create session key: disk quota exceeded: OCI runtime error","response":500}`, errdefs.IsResourceExhausted},
 		{"plain text", 400, `what is this`, errdefs.IsInvalidArgument},
 		{"nothing said", 503, ``, errdefs.IsUnavailable},
 		{"something else", 500, `{"message":"boom"}`, errdefs.IsInternal},
@@ -54,6 +55,9 @@ func TestErrorsNameOperationAndObject(t *testing.T) {
 	var e *runtime.Error
 	if !errors.As(err, &e) || e.Engine != Name || e.Op != "remove network" || e.Object != "net" || !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("got %#v", err)
+	}
+	if err := wrap(t.Context(), "run container", "box", errors.New(noSessionKey+": disk quota exceeded")); !errors.As(err, &e) || !strings.Contains(e.Hint, "kernel.keys.maxkeys") {
+		t.Errorf("no hint: %#v", err)
 	}
 	if wrap(t.Context(), "x", "y", nil) != nil {
 		t.Error("expected no error of none")
