@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/conformance/probe"
@@ -66,6 +67,18 @@ func (e *Env) siege(ctx context.Context, capabilities ...string) (*siege, error)
 	}
 	link, err := s.sealed.link(ctx, s.inner)
 	return &siege{scene: s, host: host, addrs: addrs, link: link}, err
+}
+
+// settle waits until the IPv6 addresses of this host and of the sealed container may be used:
+// before that nothing passes by them, however open the way is.
+func (s *siege) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := probe.Settle(ctx); err != nil {
+		return failed("this host's IPv6 addresses stay tentative: %w", err)
+	}
+	_, err := s.sealed.Do(ctx, "settle")
+	return err
 }
 
 // quiet is an error if the host's services received something with a token.

@@ -155,6 +155,9 @@ func routeIPv6(ctx context.Context, e *Env) error {
 			e.Logf("%v: %s", command, out.Stderr)
 		}
 	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	if err := s.proveSealed(ctx, e, world.V6, []string{"tcp", "udp", "icmp"}, nil); err != nil {
 		return err
 	}

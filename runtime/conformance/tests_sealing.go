@@ -131,6 +131,9 @@ func sealedFromLinkLocal(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	all := targets(netip.AddrPortFrom(netip.IPv6LinkLocalAllNodes().WithZone(s.link), s.host.port), "udp", "icmp")
 	for _, a := range s.addrs {
 		if a.Zone() != "" {

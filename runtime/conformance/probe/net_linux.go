@@ -36,6 +36,8 @@ func init() {
 		"dns": askDNS,
 		// ifaces: the interfaces with their addresses.
 		"ifaces": ifaces,
+		// settle: returns once every IPv6 address may be used.
+		"settle": func(ctx context.Context, c *Call) int { return c.done(Settle(ctx)) },
 	})
 }
 
