@@ -64,6 +64,7 @@ func (e *Engine) sweepConnections(ctx context.Context) (found bool, err error) {
 
 // removeOf removes what a connection made for itself.
 func (e *Engine) removeOf(ctx context.Context, name string) error {
+	e.answer(filepath.Join(e.run, "exec", name))
 	errs := []error{os.RemoveAll(filepath.Join(e.run, "exec", name))}
 	mounts, err := filepath.Glob(filepath.Join(e.state, mountPrefix+name+"-*"))
 	errs = append(errs, err)
@@ -87,4 +88,19 @@ func (e *Engine) removeOf(ctx context.Context, name string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// answer takes the other end of FIFOs whose reader died, for as long as this connection
+// lives. A shim opens the output of an exec when its process runs, waits there for a reader
+// with a lock held, and meanwhile tells of no end: its container could not be removed.
+func (e *Engine) answer(dir string) {
+	fifos, _ := filepath.Glob(filepath.Join(dir, "*", "std*"))
+	for _, path := range fifos {
+		// Both ends at once: that never waits.
+		if f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0); err == nil {
+			e.answeredMu.Lock()
+			e.answered = append(e.answered, f)
+			e.answeredMu.Unlock()
+		}
+	}
 }

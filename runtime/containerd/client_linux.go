@@ -49,6 +49,9 @@ type Engine struct {
 	// name is the connection's own, alive the lock that goes with it.
 	name  string
 	alive *fileLock
+	// answered are ends of a dead connection's FIFOs, held until this one is closed.
+	answered   []*os.File
+	answeredMu sync.Mutex
 
 	link     *netlink.Handle
 	closeOne sync.Once
@@ -234,6 +237,9 @@ func (e *Engine) Close() error {
 	e.closeOne.Do(func() {
 		err = errors.Join(e.builds.close(), e.client.Close())
 		e.link.Close()
+		for _, f := range e.answered {
+			_ = f.Close()
+		}
 		if e.alive != nil { // the watcher has none
 			_ = os.Remove(filepath.Join(e.run, "exec", e.name)) // if there is one; it is empty
 			e.alive.remove()

@@ -9,6 +9,9 @@ import (
 // Sweep implements [runtime.Runtime].
 func (e *Engine) Sweep(ctx context.Context) error {
 	e.sweep(ctx)
+	if err := e.sweepShims(e.ctx(ctx)); err != nil {
+		e.log.Debug("cannot end the shims of containers that are gone", "error", err)
+	}
 	return wrap(ctx, "remove what dead processes left", "", context.Cause(ctx))
 }
 
@@ -17,6 +20,11 @@ func (e *Engine) Sweep(ctx context.Context) error {
 // It is best effort; what it cannot undo now it finds again the next time.
 func (e *Engine) sweep(ctx context.Context) {
 	ctx = e.ctx(ctx)
+	// First: a container cannot be removed while its shim waits for a process that died.
+	died, err := e.sweepConnections(ctx)
+	if err != nil {
+		e.log.Debug("cannot remove what a process that died has left", "error", err)
+	}
 	// Those that were to be removed when they ended, and whose watcher died.
 	if left, err := e.removeEnded(ctx); err != nil {
 		e.log.Debug("cannot look for ended containers", "error", err)
@@ -24,10 +32,6 @@ func (e *Engine) sweep(ctx context.Context) {
 		if err := e.ensureWatcher(ctx); err != nil {
 			e.log.Debug("cannot start the watcher", "error", err)
 		}
-	}
-	died, err := e.sweepConnections(ctx)
-	if err != nil {
-		e.log.Debug("cannot remove what a process that died has left", "error", err)
 	}
 	if died {
 		if b, err := e.builder(); err == nil {
