@@ -73,7 +73,7 @@ func (f *factory) prune(opts pruneOptions) error {
 	}
 	defer release()
 	if !opts.DryRun && store != nil {
-		if err := store.Tidy(); err != nil {
+		if _, err := store.Tidy(); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ func (f *factory) record(manifest string) (*recorder, error) {
 	store, err := f.sessions()
 	if err == nil {
 		// What a process left that died before its record was whole.
-		err = store.Tidy()
+		_, err = store.Tidy()
 	}
 	var w *watchdog
 	if err == nil {

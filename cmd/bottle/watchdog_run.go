@@ -103,7 +103,7 @@ func (c watchdogConfig) clearUp(ctx context.Context, store *session.Store, regis
 	for {
 		left, err := c.attempt(ctx, store, registry)
 		if left == 0 && err == nil {
-			return nil
+			return c.tidy(ctx, store)
 		}
 		select {
 		case <-time.After(wait):
@@ -112,6 +112,25 @@ func (c watchdogConfig) clearUp(ctx context.Context, store *session.Store, regis
 		}
 		// It is most often a matter of moments, and else of an engine that is gone.
 		wait = min(wait*2, 15*time.Second)
+	}
+}
+
+// tidy removes what the owner left of a record that it was about to write. The end of a
+// process closes its files one after the other: this one's may be before that of the lock.
+func (c watchdogConfig) tidy(ctx context.Context, store *session.Store) error {
+	ctx, cancel := context.WithTimeout(ctx, watchdogSettle)
+	defer cancel()
+	for {
+		over := session.ThisSystem().Life(c.Owner) != session.Alive
+		held, err := store.Tidy()
+		if held == 0 || over || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 

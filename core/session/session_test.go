@@ -287,12 +287,27 @@ func TestWhatAProcessLeftBetweenLockAndRecordIsTidied(t *testing.T) {
 	}
 	busy, err := lock(filepath.Join(s.dir, "bbbbbbbbbbbbbbb3.lock"))
 	check(t, err)
-	check(t, s.Tidy())
+	held, err := s.Tidy()
+	check(t, err)
+	if held != 1 {
+		t.Errorf("%d locks are held, and one is", held)
+	}
 	if want := []string{launch + ".json", launch + ".lock", launch + ".tmp", "bbbbbbbbbbbbbbb3.lock", "else.txt"}; !slices.Equal(files(t, s), want) {
 		t.Errorf("there is %q", files(t, s))
 	}
 	_ = busy.Close()
 	check(t, mine.Update(func(r *Record) { r.Phase = PhaseClosing })) // over what a crash left
+	check(t, mine.Remove())
+}
+
+func TestBeginOutwaitsWhoTidiesUp(t *testing.T) {
+	s := open(t)
+	r := record("dddddddddddddddd")
+	held, err := lock(s.path(r.Launch, lockExt))
+	check(t, err)
+	time.AfterFunc(20*time.Millisecond, func() { _ = held.Close() })
+	mine, err := s.Begin(r)
+	check(t, err)
 	check(t, mine.Remove())
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Dir is the user's directory for sessions: XDG_STATE_HOME/bottle/sessions, or
@@ -109,6 +110,14 @@ func (s *Store) Begin(r Record) (*Session, error) {
 		return nil, fmt.Errorf("record of bottle %s: %w", r.Bottle, err)
 	}
 	held, err := lock(s.path(r.Launch, lockExt))
+	// Who tidies up may have taken it for a moment, for that of a process that died.
+	for range 100 {
+		if !errors.Is(err, errLocked) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+		held, err = lock(s.path(r.Launch, lockExt))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("record of launch %s: %w%s", r.Launch, err, advice(err))
 	}
@@ -393,11 +402,12 @@ func (s *Store) Discard(e Entry) error {
 }
 
 // Tidy removes what processes left that died between a lock and its record: locks
-// and half-written files that belong to no record and to no process.
-func (s *Store) Tidy() error {
+// and half-written files that belong to no record and to no process. It returns how many
+// locks without a record a process still holds: most often it is about to write one.
+func (s *Store) Tidy() (held int, err error) {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
-		return fmt.Errorf("tidy sessions: %w", err)
+		return 0, fmt.Errorf("tidy sessions: %w", err)
 	}
 	var errs []error
 	for _, f := range files {
@@ -408,15 +418,16 @@ func (s *Store) Tidy() error {
 		if _, err := os.Lstat(s.path(launch, recordExt)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		held, err := lock(s.path(launch, lockExt))
+		own, err := lock(s.path(launch, lockExt))
 		if err != nil {
-			continue // its owner is about to write the record
+			held++
+			continue
 		}
-		orphan := &Session{store: s, lock: held, record: Record{Launch: launch}}
+		orphan := &Session{store: s, lock: own, record: Record{Launch: launch}}
 		if _, err := os.Lstat(s.path(launch, recordExt)); errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, orphan.Remove())
 		}
 		orphan.Release()
 	}
-	return errors.Join(errs...)
+	return held, errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +65,35 @@ func TestNameRaceAmongConnections(t *testing.T) {
 		if winners != 1 {
 			t.Errorf("round %d: %d of %d won", round, winners, racers)
 		}
+	}
+}
+
+// TestASealWithoutItsNetworkIsSwept is after a kill -9 between the removals of the two.
+func TestASealWithoutItsNetworkIsSwept(t *testing.T) {
+	rt := testEngine(t)
+	e, err := docker.OpenForTest(t.Context(), testHost())
+	must(t, err)
+	defer e.Close() //nolint:errcheck // a test's
+	seals := func() []string {
+		t.Helper()
+		inv, err := rt.Inventory(t.Context())
+		must(t, err)
+		return inv["firewall"]
+	}
+	kept, err := rt.CreateNetwork(t.Context(), runtime.NetworkSpec{Name: "dk-kept", Internal: true})
+	must(t, err)
+	defer func() { must(t, rt.RemoveNetwork(t.Context(), kept.ID)) }()
+	before := seals()
+	gone, err := rt.CreateNetwork(t.Context(), runtime.NetworkSpec{Name: "dk-gone", Internal: true})
+	must(t, err)
+	_, err = e.API().NetworkRemove(t.Context(), gone.ID, client.NetworkRemoveOptions{})
+	must(t, err)
+	if left := seals(); len(left) != len(before)+1 {
+		t.Fatalf("without its network the seal should still be there: %q, and before it %q", left, before)
+	}
+	must(t, rt.Sweep(t.Context()))
+	if left := seals(); !slices.Equal(left, before) {
+		t.Errorf("seals are %q, want %q", left, before)
 	}
 }
 

@@ -137,26 +137,6 @@ func (v *fileVolume) discard(ctx context.Context) error {
 	return nil
 }
 
-// Sweep removes volumes of files that no container has: a daemon that was making one when
-// the process that asked for it died may leave its volume.
-func (e *engine) Sweep(ctx context.Context) error {
-	const op = "remove what dead processes left"
-	list, err := e.cli.VolumeList(ctx, client.VolumeListOptions{
-		Filters: make(client.Filters).Add("label", runtime.LabelManaged+"=true").Add("dangling", "true"),
-	})
-	if err != nil {
-		return fail(ctx, op, "volumes", err)
-	}
-	for _, v := range list.Items {
-		_, err := e.cli.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
-		// One in use is some container's after all.
-		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
-			return fail(ctx, op, v.Name, err)
-		}
-	}
-	return nil
-}
-
 // putFiles extracts files below a directory of a container, each under the name
 // that it is given. Missing parents become root's, with mode 0755.
 func (e *engine) putFiles(ctx context.Context, id, dir string, files []runtime.File, name func(int) string) error {
