@@ -3,6 +3,7 @@ package conformance
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -97,7 +98,9 @@ func archive(entries ...archived) []byte {
 
 func layerOf(entries []archived) (v1.Layer, error) {
 	b := archive(entries...)
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
+		// It is made anew for most tests, on the machine that is to load it.
+		tarball.WithCompressionLevel(gzip.NoCompression))
 }
 
 // imageOf makes an image of layers.

@@ -343,7 +343,7 @@ func (s *sum) Write(p []byte) (int, error) { s.n += int64(len(p)); return len(p)
 
 func TestLargeBodies(t *testing.T) {
 	w := newWorld(t)
-	const size = 8 << 20
+	const size = 3 << 20
 	block := make([]byte, 64<<10)
 	rand.Read(block)
 	w.handle["/down"] = func(rw http.ResponseWriter, _ *http.Request) {

@@ -1,6 +1,7 @@
 package gitgate
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,16 +50,19 @@ func TestCloneAndFetch(t *testing.T) {
 				up := filepath.Join(t.TempDir(), "up")
 				w.git("", "clone", "-q", dir, up)
 				branch := "new-" + kind + version
-				w.git(up, "checkout", "-qb", branch, "origin/other")
+				var theirs strings.Builder
 				for i := range 40 {
-					w.write(filepath.Join(up, "theirs"), strings.Repeat("x", i))
-					w.git(up, "add", ".")
-					w.git(up, "commit", "-qm", "theirs")
+					fmt.Fprintf(&theirs, "commit refs/heads/%s\ncommitter T <t@example.com> %d +0000\ndata 6\ntheirs\n", branch, 1_700_000_000+i)
+					if i == 0 {
+						fmt.Fprintf(&theirs, "from refs/remotes/origin/other^0\n")
+					}
+					fmt.Fprintf(&theirs, "M 100644 inline theirs\ndata %d\n%s\n", i, strings.Repeat("x", i))
 				}
+				w.gitIn(up, theirs.String(), "fast-import", "--quiet")
 				w.git(up, "push", "-q", "origin", branch)
 				w.git(whole, "fetch", "-q", "origin")
 				w.git(whole, "fsck", "--strict")
-				if got, want := w.git(whole, "rev-parse", "origin/"+branch), w.git(up, "rev-parse", "HEAD"); got != want {
+				if got, want := w.git(whole, "rev-parse", "origin/"+branch), w.git(up, "rev-parse", branch); got != want {
 					t.Errorf("fetched %s, want %s", got, want)
 				}
 			})

@@ -265,7 +265,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	})
 	work := filepath.Join(t.TempDir(), "work")
 	w.git("", "clone", "-q", dir, work)
-	noise := make([]byte, 8<<20)
+	noise := make([]byte, 2<<20)
 	for i := range noise {
 		noise[i] = byte(i*i>>7 ^ i>>11*31)
 	}
