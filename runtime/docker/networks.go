@@ -356,13 +356,42 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 	if len(users.Items) > 0 {
 		return runtime.Errorf(errdefs.ErrFailedPrecondition, "container %s is attached to it", containerName(users.Items[0].Names, users.Items[0].ID))
 	}
-	if _, err := e.cli.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+	_, err = e.cli.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+	if err != nil && strings.Contains(err.Error(), "active endpoints") && e.dropStaleEndpoints(ctx, n.ID) {
+		_, err = e.cli.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
 		return rekind(err, errdefs.ErrFailedPrecondition, "active endpoints", "in use")
 	}
 	if bridge := n.Options[optBridgeName]; n.Internal && bridge != "" && e.seal.Local() {
 		return e.seal.Unseal(bridge)
 	}
 	return nil
+}
+
+// dropStaleEndpoints takes from a network what a daemon has kept of containers that are gone
+// (moby/moby#33156): with it the network could never be removed. It
+// reports whether there was something.
+func (e *engine) dropStaleEndpoints(ctx context.Context, id string) (dropped bool) {
+	res, err := e.cli.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
+	if err != nil {
+		return false
+	}
+	for key, endpoint := range res.Network.Containers {
+		// By its container, or "ep-" and its own ID.
+		if _, err := e.cli.ContainerInspect(ctx, key, client.ContainerInspectOptions{}); !errdefs.IsNotFound(err) {
+			continue
+		}
+		if _, err := e.cli.ContainerInspect(ctx, endpoint.Name, client.ContainerInspectOptions{}); !errdefs.IsNotFound(err) {
+			continue
+		}
+		if _, err := e.cli.NetworkDisconnect(ctx, id, client.NetworkDisconnectOptions{Container: endpoint.Name, Force: true}); err != nil {
+			e.log.Debug("cannot drop an endpoint without a container", "network", id, "endpoint", endpoint.Name, "error", err)
+			continue
+		}
+		dropped = true
+	}
+	return dropped
 }
 
 // errForeign refuses to touch what bottle did not make.
