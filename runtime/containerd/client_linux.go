@@ -237,9 +237,11 @@ func (e *Engine) Close() error {
 	e.closeOne.Do(func() {
 		err = errors.Join(e.builds.close(), e.client.Close())
 		e.link.Close()
+		e.answeredMu.Lock()
 		for _, f := range e.answered {
 			_ = f.Close()
 		}
+		e.answeredMu.Unlock()
 		if e.alive != nil { // the watcher has none
 			_ = os.Remove(filepath.Join(e.run, "exec", e.name)) // if there is one; it is empty
 			e.alive.remove()

@@ -57,13 +57,17 @@ func (e *Engine) shims() map[string][]int {
 	return found
 }
 
-// shimOf is the container that a process is the shim of; empty if it is none.
+// shimOf is the container that a process is the shim of; empty if it is none. What a
+// process of a container calls itself does not count.
 func (e *Engine) shimOf(pid int) string {
 	line, err := os.ReadFile(procFile(pid, "cmdline"))
 	if err != nil {
 		return ""
 	}
 	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	if len(args) < 3 || !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") || !sameProcesses(pid) {
+		return ""
+	}
 	option := func(name string) string {
 		if i := slices.Index(args, name); i >= 0 && i+1 < len(args) {
 			return args[i+1]
@@ -71,11 +75,21 @@ func (e *Engine) shimOf(pid int) string {
 		return ""
 	}
 	// What has a command behind its options, "start" or "delete", does that and ends.
-	if !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") || args[len(args)-2] != "-address" ||
-		option("-namespace") != e.namespace || option("-address") != e.address {
+	if args[len(args)-2] != "-address" || option("-address") != e.address || option("-namespace") != e.namespace {
 		return ""
 	}
 	return option("-id")
+}
+
+// sameProcesses reports whether a process is of this one's process namespace, which a
+// container's is not.
+func sameProcesses(pid int) bool {
+	its, err := os.Readlink(procFile(pid, "ns/pid"))
+	if err != nil {
+		return false
+	}
+	own, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && its == own
 }
 
 // endShim ends a shim and the processes that it holds: they are a container's that was being

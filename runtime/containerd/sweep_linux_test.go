@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -136,5 +138,57 @@ func TestAShimWithoutAContainerIsEnded(t *testing.T) {
 	eventually(t, "the orphan is ended", func() bool { return len(e.shims()[id]) == 0 })
 	if out, code := sh(t, e, "ctd-shim", "echo lives"); code != 0 || out != "lives\n" {
 		t.Errorf("another container's shim: %q, status %d", out, code)
+	}
+}
+
+// idleVariable has this program wait for the end of its input, whatever it is called.
+const idleVariable = "BOTTLE_TEST_IDLE"
+
+func init() {
+	if os.Getenv(idleVariable) != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+}
+
+// What a process calls itself is its own affair: an agent's, too.
+func TestNoProcessIsAShimByItsName(t *testing.T) {
+	e := &Engine{address: "/run/c.sock", namespace: "bottle"}
+	whole := []string{"containerd-shim-runc-v2", "-namespace", "bottle", "-id", "one", "-address", "/run/c.sock"}
+	for _, c := range []struct {
+		args []string
+		own  bool // whether it has a process namespace of its own
+		want string
+	}{
+		{whole[:1], false, ""},
+		{whole[:2], false, ""},
+		{whole[:5], false, ""},
+		{append([]string{"other"}, whole[1:]...), false, ""},
+		{append(whole[:6:6], "/run/other.sock"), false, ""},
+		{append(whole[:7:7], "start"), false, ""},
+		{whole, true, ""},
+		{whole, false, "one"},
+	} {
+		cmd := &exec.Cmd{Path: must(os.Executable()), Args: c.args, Env: append(os.Environ(), idleVariable+"=1")}
+		if c.own {
+			if os.Geteuid() != 0 {
+				continue // only root makes a process namespace
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+		}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.shimOf(cmd.Process.Pid); got != c.want {
+			t.Errorf("%q: %q, want %q", c.args, got, c.want)
+		}
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
 	}
 }
