@@ -203,7 +203,7 @@ func openWithin(ctx context.Context, registry *runtime.Registry, r session.Recor
 	if err != nil {
 		return nil, err
 	}
-	info, err := rt.Info(ctx)
+	info, err := rt.Brief(ctx)
 	if err == nil && !leftover.About(r, info) {
 		err = fmt.Errorf("it is %s at %s that answers, and not %s at %s", info.Engine, info.Endpoint, r.Engine, r.Endpoint)
 	}

@@ -110,7 +110,7 @@ type Keeper struct {
 // Find says of all bottles on the engine, and of all records, what is to be done
 // about them.
 func (k Keeper) Find(ctx context.Context) ([]Finding, error) {
-	info, err := k.Runtime.Info(ctx)
+	info, err := k.Runtime.Brief(ctx)
 	if err != nil {
 		return nil, err
 	}
