@@ -134,8 +134,8 @@ func (d Death) String() string {
 	return fmt.Sprintf("the %s has died with status %s. What the agent asks of it fails%s", role, statusText(d.Status), saidText(d.Log))
 }
 
-// WatchSidecars tells when a sidecar ends. The channel is closed when all have, or ctx
-// ends; end it before the bottle is closed.
+// WatchSidecars tells when a sidecar ends. The channel is closed when all have, or, soon, after
+// ctx ends; wait for that before the bottle is closed.
 func (b *Bottle) WatchSidecars(ctx context.Context) (<-chan Death, error) {
 	list := b.launched
 	if list == nil {
@@ -158,7 +158,8 @@ func (b *Bottle) WatchSidecars(ctx context.Context) (<-chan Death, error) {
 			case err != nil:
 				d.Err = err
 			default:
-				looking, cancel := context.WithTimeout(ctx, lookTime)
+				// The agent may end of it, and the watch with that: its words are told all the same.
+				looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
 				defer cancel()
 				d.Status, d.Log = status, lastWords(looking, b.rt, s.Container)
 				if _, err := b.rt.InspectContainer(looking, s.Container); errdefs.IsNotFound(err) {

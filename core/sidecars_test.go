@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -290,6 +291,55 @@ func TestTheDeathOfASidecarIsSeen(t *testing.T) {
 	// The watch ends with its context, and says nothing of what is removed then.
 	cancel()
 	for d := range deaths {
+		t.Errorf("%s", d)
+	}
+	if err := bottle.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.empty()
+}
+
+// lateLogs has the words of a container wait, from some moment on, until the test lets them be
+// read.
+type lateLogs struct {
+	runtime.Runtime
+	late        atomic.Bool
+	asked, read chan struct{}
+}
+
+func (l *lateLogs) Logs(ctx context.Context, name string, opts runtime.LogOptions) error {
+	if l.late.Load() {
+		l.asked <- struct{}{}
+		<-l.read
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.Runtime.Logs(ctx, name, opts)
+}
+
+func TestAnAgentThatEndsOfItsSidecarsDeathDoesNotHideItsLastWords(t *testing.T) {
+	b, _ := sealedBench(t)
+	late := &lateLogs{Runtime: b.rt, asked: make(chan struct{}), read: make(chan struct{})}
+	b.rt = late
+	bottle, err := b.launchSealed(t.Context(), sealedText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.late.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	deaths, err := bottle.WatchSidecars(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.rt.Kill(ctx, "bottle-coder.firewall", "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	<-late.asked
+	cancel()
+	close(late.read)
+	if d := <-deaths; len(d.Log) == 0 {
 		t.Errorf("%s", d)
 	}
 	if err := bottle.Close(t.Context()); err != nil {
