@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -44,18 +43,13 @@ const StateBroken = "broken"
 // List describes the bottles on an engine, oldest first. Objects of a bottle
 // whose agent container is gone count as a broken one.
 func List(ctx context.Context, rt runtime.Runtime) ([]Status, error) {
-	var containers []runtime.Container
-	var networks []runtime.Network
-	var wg sync.WaitGroup
-	errs := make([]error, 2)
-	ask := func(err *error, f func() error) { wg.Go(func() { *err = graph.Guard(f) }) }
-	ask(&errs[0], func() (err error) { containers, err = rt.ListContainers(ctx, runtime.Filter{}); return err })
-	ask(&errs[1], func() (err error) { networks, err = rt.ListNetworks(ctx, runtime.Filter{}); return err })
-	wg.Wait()
-	for _, err := range errs { // they most often say the same
-		if err != nil {
-			return nil, err
-		}
+	containers, err := rt.ListContainers(ctx, runtime.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	networks, err := rt.ListNetworks(ctx, runtime.Filter{})
+	if err != nil {
+		return nil, err
 	}
 	byLaunch := map[string]Status{}
 	// Any object will do: what a launch that was killed has left may be any.
