@@ -109,14 +109,14 @@ func (s *Store) Begin(r Record) (*Session, error) {
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("record of bottle %s: %w", r.Bottle, err)
 	}
-	held, err := lock(s.path(r.Launch, lockExt))
+	var held *os.File
+	var err error
 	// Who tidies up may have taken it for a moment, for that of a process that died.
 	for range 100 {
-		if !errors.Is(err, errLocked) {
+		if held, err = lock(s.path(r.Launch, lockExt)); !errors.Is(err, errLocked) {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
-		held, err = lock(s.path(r.Launch, lockExt))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record of launch %s: %w%s", r.Launch, err, advice(err))

@@ -370,19 +370,20 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 }
 
 // dropStaleEndpoints takes from a network what a daemon has kept of containers that are gone
-// (moby/moby#33156): with it the network could never be removed. It
-// reports whether there was something.
+// (moby/moby#33156): with it the network could never be removed. It reports whether there was
+// something.
 func (e *engine) dropStaleEndpoints(ctx context.Context, id string) (dropped bool) {
 	res, err := e.cli.NetworkInspect(ctx, id, client.NetworkInspectOptions{})
 	if err != nil {
 		return false
 	}
+	gone := func(container string) bool {
+		_, err := e.cli.ContainerInspect(ctx, container, client.ContainerInspectOptions{})
+		return errdefs.IsNotFound(err)
+	}
 	for key, endpoint := range res.Network.Containers {
-		// By its container, or "ep-" and its own ID.
-		if _, err := e.cli.ContainerInspect(ctx, key, client.ContainerInspectOptions{}); !errdefs.IsNotFound(err) {
-			continue
-		}
-		if _, err := e.cli.ContainerInspect(ctx, endpoint.Name, client.ContainerInspectOptions{}); !errdefs.IsNotFound(err) {
+		// The key is its container's ID, or "ep-" and its own.
+		if !gone(key) || !gone(endpoint.Name) {
 			continue
 		}
 		if _, err := e.cli.NetworkDisconnect(ctx, id, client.NetworkDisconnectOptions{Container: endpoint.Name, Force: true}); err != nil {

@@ -31,17 +31,23 @@ func (e *engine) sweepSeals(ctx context.Context) error {
 	}
 	// Before the networks: a network is there before its seal.
 	seals, err := e.seal.Seals()
-	if err != nil || len(seals) == 0 {
+	if err != nil {
 		return err
+	}
+	// One with a device is in use, if by another daemon.
+	seals = slices.DeleteFunc(seals, func(bridge string) bool {
+		_, err := net.InterfaceByName(bridge)
+		return err == nil
+	})
+	if len(seals) == 0 {
+		return nil // as after most teardowns: the daemon is not asked
 	}
 	all, err := e.networks(ctx)
 	if err != nil {
 		return err
 	}
 	for _, bridge := range seals {
-		known := slices.ContainsFunc(all, func(n network.Summary) bool { return n.Options[optBridgeName] == bridge })
-		// One with a device is another daemon's.
-		if _, err := net.InterfaceByName(bridge); known || err == nil {
+		if slices.ContainsFunc(all, func(n network.Summary) bool { return n.Options[optBridgeName] == bridge }) {
 			continue
 		}
 		if err := e.seal.Unseal(bridge); err != nil {
