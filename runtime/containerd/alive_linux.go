@@ -37,17 +37,12 @@ func (e *Engine) live() error {
 // sweepConnections removes what connections left that died, and reports whether there
 // was one.
 func (e *Engine) sweepConnections(ctx context.Context) (found bool, err error) {
-	entries, err := os.ReadDir(e.aliveDir())
-	if err != nil {
-		return false, err
-	}
 	var errs []error
-	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), ".lock")
-		if !ok || name == e.name {
+	for name := range e.connections() {
+		if name == e.name {
 			continue
 		}
-		l, err := tryLock(filepath.Join(e.aliveDir(), entry.Name()))
+		l, err := tryLock(filepath.Join(e.aliveDir(), name+".lock"))
 		if err != nil || l == nil {
 			continue // it lives
 		}
@@ -60,6 +55,28 @@ func (e *Engine) sweepConnections(ctx context.Context) (found bool, err error) {
 		l.remove()
 	}
 	return found, errors.Join(errs...)
+}
+
+// connections are the names of connections that live, or have left something.
+func (e *Engine) connections() map[string]bool {
+	names := map[string]bool{}
+	locks, _ := filepath.Glob(filepath.Join(e.aliveDir(), "*.lock"))
+	for _, path := range locks {
+		names[strings.TrimSuffix(filepath.Base(path), ".lock")] = true
+	}
+	// The locks do not outlive a reboot.
+	mounts, _ := filepath.Glob(e.dir(mountPrefix + "*-*"))
+	for _, path := range mounts {
+		name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), mountPrefix), "-")
+		names[name] = true
+	}
+	temporary, _ := filepath.Glob(e.dir("init-*.*-*"))
+	for _, path := range temporary {
+		_, name, _ := strings.Cut(filepath.Base(path), ".")
+		name, _, _ = strings.Cut(name, "-")
+		names[name] = true
+	}
+	return names
 }
 
 // removeOf removes what a connection made for itself.

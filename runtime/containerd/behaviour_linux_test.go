@@ -155,10 +155,7 @@ func TestWhatAKilledProcessLeftIsSwept(t *testing.T) {
 	n := createNetwork(t, e, runtime.NetworkSpec{Name: "ctd-swept", Internal: true})
 	// As after a kill -9 between the snapshot and the record.
 	id := newID()
-	if err := os.Mkdir(e.containerDir(id), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(e.containerDir(id), nameFile), []byte("ctd-swept"), 0o600); err != nil {
+	if err := e.makeDir(id, "ctd-swept"); err != nil {
 		t.Fatal(err)
 	}
 	spec := runtime.ContainerSpec{Name: "ctd-swept", Image: testImage, Networks: []runtime.NetworkAttachment{{Network: n.Name}}}
@@ -196,16 +193,93 @@ func TestAClaimThatIsBeingWorkedOnIsNotSwept(t *testing.T) {
 	}
 	defer claim.remove()
 	id := newID()
-	if err := os.Mkdir(e.containerDir(id), 0o700); err != nil {
+	if err := e.makeDir(id, "ctd-working"); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(e.containerDir(id)) }()
-	if err := os.WriteFile(filepath.Join(e.containerDir(id), nameFile), []byte("ctd-working"), 0o600); err != nil {
+	if err := os.Mkdir(e.unnamedDir("ctd-working"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	e.sweep(t.Context())
-	if _, err := os.Stat(e.containerDir(id)); err != nil {
+	for _, dir := range []string{e.containerDir(id), e.unnamedDir("ctd-working")} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	// What a process left that died amid it is no obstacle for the next.
+	other := newID()
+	if err := e.makeDir(other, "ctd-working"); err != nil {
 		t.Error(err)
+	}
+	if err := os.RemoveAll(e.containerDir(other)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADirectoryThatWasBeingMadeOrRemovedIsSwept(t *testing.T) {
+	e := testEngine(t)
+	run(t, e, runtime.ContainerSpec{Name: "ctd-kept"})
+	kept, err := e.find(e.ctx(t.Context()), "ctd-kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whatever the files, one that containerd knows stays.
+	if err := os.Remove(filepath.Join(e.containerDir(kept.ID), nameFile)); err != nil {
+		t.Fatal(err)
+	}
+	// Its name was the first of its files to go.
+	half := e.containerDir(newID())
+	// A power failure came before the name was on the disk.
+	empty := e.containerDir(newID())
+	unnamed := e.unnamedDir("ctd-half")
+	for _, dir := range []string{half, empty, unnamed} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{filepath.Join(half, hostsFile), filepath.Join(empty, nameFile)} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.sweep(t.Context())
+	for _, dir := range []string{half, empty, unnamed} {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", dir, err)
+		}
+	}
+	if _, err := os.Stat(e.nameLock("ctd-half")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock is still there: %v", err)
+	}
+	if out, code := sh(t, e, "ctd-kept", "echo lives"); code != 0 || out != "lives\n" {
+		t.Errorf("%q, status %d", out, code)
+	}
+}
+
+func TestWhatAConnectionLeftOutlivesNoReboot(t *testing.T) {
+	e := testEngine(t)
+	// As a process leaves it that died with its machine: the lock by which it lived is gone.
+	const dead = "dead00000001"
+	dir, file := e.dir(mountPrefix+dead+"-123"), e.dir("init-abc."+dead+"-456")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.MkdirTemp(e.state, mountPrefix+e.name+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.Remove(own) }()
+	e.sweep(t.Context())
+	for _, path := range []string{dir, file, filepath.Join(e.aliveDir(), dead+".lock")} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(own); err != nil {
+		t.Errorf("a living connection's is gone: %v", err)
 	}
 }
 

@@ -88,11 +88,7 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 			err = errors.Join(err, e.destroy(undo, c.ID))
 		}
 	}()
-	if err := os.Mkdir(e.containerDir(c.ID), 0o700); err != nil {
-		return none, err
-	}
-	// By the name, a later process finds whose claim this is.
-	if err := os.WriteFile(filepath.Join(e.containerDir(c.ID), nameFile), []byte(spec.Name), 0o600); err != nil {
+	if err := e.makeDir(c.ID, spec.Name); err != nil {
 		return none, err
 	}
 	endpoints, err := e.allocate(ctx, c.ID, spec)
@@ -164,7 +160,27 @@ func (e *Engine) runContainer(ctx context.Context, spec runtime.ContainerSpec) (
 	return out, nil
 }
 
+// nameFile is whose container a directory is: by it, a later process finds the claim. A
+// directory without it is nobody's.
 const nameFile = "name"
+
+// makeDir makes a container's directory, which is there with its name or not at all.
+func (e *Engine) makeDir(id, name string) error {
+	unnamed := e.unnamedDir(name)
+	// The name is claimed: one that is there is of a process that died.
+	if err := errors.Join(os.RemoveAll(unnamed), os.Mkdir(unnamed, 0o700)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(unnamed, nameFile), []byte(name), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(unnamed, e.containerDir(id))
+}
+
+// unnamedDir is what a container's directory is before it has its name.
+func (e *Engine) unnamedDir(name string) string { return e.dir("names", name+unnamedSuffix) }
+
+const unnamedSuffix = ".new"
 
 // claim takes the lock of a name, and checks that no container has it.
 func (e *Engine) claim(ctx context.Context, name string) (*fileLock, error) {

@@ -2,8 +2,13 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/containers"
 )
 
 // Sweep implements [runtime.Runtime].
@@ -44,33 +49,60 @@ func (e *Engine) sweep(ctx context.Context) {
 	if err := e.sweepSteps(ctx); err != nil {
 		e.log.Debug("cannot undo the networks of killed builds", "error", err)
 	}
+	e.sweepDirs(ctx)
+}
+
+// sweepDirs removes containers that containerd knows nothing of, and nobody is at work on.
+func (e *Engine) sweepDirs(ctx context.Context) {
+	unnamed, _ := filepath.Glob(e.unnamedDir("*"))
+	for _, dir := range unnamed {
+		l, err := tryLock(e.nameLock(strings.TrimSuffix(filepath.Base(dir), unnamedSuffix)))
+		if err != nil || l == nil {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			e.log.Debug("cannot remove what a process that died has left", "error", err)
+		}
+		l.remove()
+	}
 	entries, err := os.ReadDir(e.dir("containers"))
+	if err != nil {
+		return
+	}
+	known, err := e.containers().List(ctx)
 	if err != nil {
 		return
 	}
 	for _, entry := range entries {
 		id := entry.Name()
+		if slices.ContainsFunc(known, func(c containers.Container) bool { return c.ID == id }) {
+			continue
+		}
 		name, err := os.ReadFile(filepath.Join(e.containerDir(id), nameFile))
-		if err != nil {
-			continue // just being made
-		}
-		if !isName(string(name)) {
+		switch {
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			continue
+		case !isName(string(name)):
+			// What is made has its name: this one was being removed, or a power failure came
+			// before its content was on the disk.
+			e.undo(ctx, id)
 			continue
 		}
-		if _, err := e.containers().Get(ctx, id); !isNotFound(err) {
-			continue
+		if l, err := tryLock(e.nameLock(string(name))); err == nil && l != nil {
+			e.undo(ctx, id)
+			l.remove()
 		}
-		l, err := tryLock(e.nameLock(string(name)))
-		if err != nil || l == nil {
-			continue
-		}
-		// It may have got its record before the lock was ours.
-		if _, err := e.containers().Get(ctx, id); isNotFound(err) {
-			e.log.Debug("undoing what a process that died has left", "container", string(name), "id", id)
-			if err := e.destroy(ctx, id); err != nil {
-				e.log.Debug("cannot undo it", "id", id, "error", err)
-			}
-		}
-		l.remove()
+	}
+}
+
+// undo destroys what containerd has no record of.
+func (e *Engine) undo(ctx context.Context, id string) {
+	// It may have got one meanwhile.
+	if _, err := e.containers().Get(ctx, id); !isNotFound(err) {
+		return
+	}
+	e.log.Debug("undoing what a process that died has left", "container", id)
+	if err := e.destroy(ctx, id); err != nil {
+		e.log.Debug("cannot undo it", "container", id, "error", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/opencontainers/image-spec/identity"
 
@@ -148,15 +149,17 @@ func TestOnlyMountsOfOurSnapshotsAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := w.client.SnapshotService("overlayfs")
-	view, err := store.View(w.ctx(), "view", identity.ChainID(layers).String())
+	// containerd's collector comes by whenever it wants.
+	keep := snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"})
+	view, err := store.View(w.ctx(), "view", identity.ChainID(layers).String(), keep)
 	if err != nil {
 		t.Fatal(err)
 	}
-	active, err := store.Prepare(w.ctx(), "active", identity.ChainID(layers).String())
+	active, err := store.Prepare(w.ctx(), "active", identity.ChainID(layers).String(), keep)
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := store.View(w.ctx(), "first", identity.ChainID(layers[:1]).String())
+	first, err := store.View(w.ctx(), "first", identity.ChainID(layers[:1]).String(), keep)
 	if err != nil {
 		t.Fatal(err)
 	}
