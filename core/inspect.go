@@ -113,6 +113,9 @@ func (b *Bottle) Inspect(ctx context.Context) (Inspection, error) {
 		return 1
 	})
 	containers, err := b.rt.ListContainers(ctx, mine)
+	if err == nil {
+		containers, err = inspectAll(ctx, b.rt, containers)
+	}
 	if err != nil {
 		return in, err
 	}
@@ -131,6 +134,27 @@ func (b *Bottle) Inspect(ctx context.Context) (Inspection, error) {
 		in.Notes = append(in.Notes, "what is in force cannot be told: "+escaped(err.Error()))
 	}
 	return in, context.Cause(ctx)
+}
+
+// inspectAll asks for the whole description of each container of a list. Those that are gone
+// meanwhile are left out.
+func inspectAll(ctx context.Context, rt runtime.Runtime, list []runtime.Container) ([]runtime.Container, error) {
+	whole, errs := make([]runtime.Container, len(list)), make([]error, len(list))
+	var calls sync.WaitGroup
+	for i, c := range list {
+		calls.Go(func() { whole[i], errs[i] = rt.InspectContainer(ctx, c.ID) })
+	}
+	calls.Wait()
+	var there []runtime.Container
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			there = append(there, whole[i])
+		case !errdefs.IsNotFound(err):
+			return nil, err
+		}
+	}
+	return there, nil
 }
 
 func containerView(c runtime.Container, networks map[string]string) ContainerView {

@@ -20,30 +20,34 @@ type Sidecar struct {
 	Role string
 	// Container is the ID of its container.
 	Container string
-	// State and Exit are as they were when it was found.
+	// State is as it was when it was found, or a moment before.
 	State runtime.State
-	Exit  runtime.ExitStatus
 }
 
 // Sidecars finds the bottle's sidecars, in the order in which they were made.
 func (b *Bottle) Sidecars(ctx context.Context) ([]Sidecar, error) {
-	b.mu.Lock()
-	launch := b.launch
-	b.mu.Unlock()
-	if launch == "" {
-		return nil, nil
-	}
-	containers, err := b.rt.ListContainers(ctx, runtime.Filter{Labels: map[string]string{LabelLaunch: launch}})
+	containers, err := b.containers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var list []Sidecar
 	for _, c := range containers {
 		if role := c.Labels[LabelRole]; isSidecar(role) {
-			list = append(list, Sidecar{Role: role, Container: c.ID, State: c.State, Exit: c.Exit})
+			list = append(list, Sidecar{Role: role, Container: c.ID, State: c.State})
 		}
 	}
 	return list, nil
+}
+
+// containers lists the bottle's containers.
+func (b *Bottle) containers(ctx context.Context) ([]runtime.Container, error) {
+	b.mu.Lock()
+	launch := b.launch
+	b.mu.Unlock()
+	if launch == "" {
+		return nil, nil
+	}
+	return b.rt.ListContainers(ctx, runtime.Filter{Labels: map[string]string{LabelLaunch: launch}})
 }
 
 // AskSidecar runs the sidecars' program in one of them: args are its arguments, such as
@@ -179,16 +183,23 @@ func (b *Bottle) WatchSidecars(ctx context.Context) (<-chan Death, error) {
 // DeadSidecars are those that do not run, but for those that are known to be dead. What is
 // gone altogether is not among them.
 func (b *Bottle) DeadSidecars(ctx context.Context, known []Death) ([]Death, error) {
-	list, err := b.Sidecars(ctx)
+	list, err := b.containers(ctx)
 	if err != nil {
 		return nil, err
 	}
+	list = slices.DeleteFunc(list, func(c runtime.Container) bool {
+		role := c.Labels[LabelRole]
+		return !isSidecar(role) || slices.ContainsFunc(known, func(d Death) bool { return d.Role == role })
+	})
+	// A list may still have one run that has just ended.
+	if list, err = inspectAll(ctx, b.rt, list); err != nil {
+		return nil, err
+	}
 	var dead []Death
-	for _, s := range list {
-		if s.State != runtime.StateExited || slices.ContainsFunc(known, func(d Death) bool { return d.Role == s.Role }) {
-			continue
+	for _, c := range list {
+		if c.State == runtime.StateExited {
+			dead = append(dead, Death{Role: c.Labels[LabelRole], Status: c.Exit, Log: lastWords(ctx, b.rt, c.ID)})
 		}
-		dead = append(dead, Death{Role: s.Role, Status: s.Exit, Log: lastWords(ctx, b.rt, s.Container)})
 	}
 	return dead, nil
 }

@@ -23,7 +23,10 @@ type Containers interface {
 	// is not of bottle's making.
 	InspectContainer(ctx context.Context, container string) (Container, error)
 
-	// ListContainers lists bottle's containers, running or not, oldest first.
+	// ListContainers lists bottle's containers, running or not, oldest first. It costs no
+	// call for each: of a container it tells ID, Name, Labels, State and Created (in whole
+	// seconds, on some engines), and InspectContainer tells the rest. The state may be that
+	// of a moment ago.
 	ListContainers(ctx context.Context, filter Filter) ([]Container, error)
 
 	// Wait returns when the container's process has ended, at once if it already
@@ -219,6 +222,11 @@ type Container struct {
 	Exit     ExitStatus // meaningful in StateExited
 	Created  time.Time
 	Networks []Endpoint
+}
+
+// Brief is what a list tells of the container.
+func (c Container) Brief() Container {
+	return Container{ID: c.ID, Name: c.Name, Labels: c.Labels, State: c.State, Created: c.Created}
 }
 
 // Endpoint is a container's place on a network. Aliases hold those asked for

@@ -217,6 +217,9 @@ func (e *scriptEngine) searchRecords(ctx context.Context, s *search, bottle stri
 	}[e.name]
 	images := map[string]bool{}
 	for _, c := range list {
+		if c, err = e.rt.InspectContainer(ctx, c.ID); err != nil {
+			return err
+		}
 		images[c.ImageID], images[c.Image] = true, true
 		switch e.name {
 		case "containerd":

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -121,7 +122,14 @@ func runLife(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		for _, c := range []runtime.Container{made.Container, seen, listed[0]} {
+		brief, got := seen.Brief(), listed[0]
+		if brief.Created.Sub(got.Created).Abs() < time.Second {
+			brief.Created = got.Created
+		}
+		if !reflect.DeepEqual(got, brief) {
+			return failed("list: expected what an inspection tells, but for what takes one, %+v, got %+v", brief, got)
+		}
+		for _, c := range []runtime.Container{made.Container, seen} {
 			switch {
 			case c.ID == "" || c.ID != made.ID || c.Name != made.Name:
 				return failed("expected container %q of ID %q, got %+v", made.Name, made.ID, c)

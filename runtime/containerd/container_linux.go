@@ -203,7 +203,7 @@ func (e *Engine) list(ctx context.Context, filter runtime.Filter) ([]runtime.Con
 		if !ok || !filter.Match(s.record.Labels) {
 			continue
 		}
-		list = append(list, s.describe(byID[c.ID]))
+		list = append(list, s.describe(byID[c.ID]).Brief())
 	}
 	slices.SortFunc(list, func(a, b runtime.Container) int { return a.Created.Compare(b.Created) })
 	return list, nil

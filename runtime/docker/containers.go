@@ -15,7 +15,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/bottle-run/bottle/runtime"
-	"github.com/bottle-run/bottle/runtime/internal/atonce"
 )
 
 // find inspects a container by its exact name or ID; the daemon would also take
@@ -68,36 +67,39 @@ func (e *engine) InspectContainer(ctx context.Context, name string) (runtime.Con
 	return toContainer(c), nil
 }
 
-// ListContainers lists bottle's containers, oldest first.
+// ListContainers implements [runtime.Containers].
 func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]runtime.Container, error) {
-	const op = "list containers"
 	e.reconnect()
 	res, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(filter).Add("label", labelContainer+"=true")})
 	if err != nil {
-		return nil, fail(ctx, op, "", err)
+		return nil, fail(ctx, "list containers", "", err)
 	}
-	mine := slices.DeleteFunc(res.Items, func(s container.Summary) bool { return !filter.Match(s.Labels) })
-	// A list holds neither the exit status nor the aliases.
-	found := make([]runtime.Container, len(mine))
-	err = atonce.Do(len(mine), func(i int) error {
-		one, err := e.cli.ContainerInspect(ctx, mine[i].ID, client.ContainerInspectOptions{})
-		if errdefs.IsNotFound(err) {
-			return nil
+	list := []runtime.Container{}
+	for _, s := range slices.Backward(res.Items) { // the newest is the daemon's first
+		if !filter.Match(s.Labels) {
+			continue
 		}
-		if err == nil {
-			found[i] = toContainer(one.Container)
+		c := runtime.Container{
+			ID: s.ID, Name: containerName(s.Names, s.ID), Labels: maps.Clone(s.Labels), State: state(s.State), Created: time.Unix(s.Created, 0).UTC(),
 		}
-		return fail(ctx, op, mine[i].ID, err)
-	})
-	if err != nil {
-		return nil, err
+		delete(c.Labels, labelContainer)
+		list = append(list, c)
 	}
-	// One that is gone meanwhile has no ID.
-	list := slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID == "" })
-	slices.SortFunc(list, func(a, b runtime.Container) int {
-		return cmpOr(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
-	})
 	return list, nil
+}
+
+func state(s container.ContainerState) runtime.State {
+	switch s {
+	case container.StateCreated:
+		return runtime.StateCreated
+	case container.StateRunning, container.StateRestarting:
+		return runtime.StateRunning
+	case container.StatePaused:
+		return runtime.StatePaused
+	case container.StateExited, container.StateDead, container.StateRemoving:
+		return runtime.StateExited
+	}
+	return runtime.StateUnknown
 }
 
 func toContainer(c container.InspectResponse) runtime.Container {
@@ -108,15 +110,7 @@ func toContainer(c container.InspectResponse) runtime.Container {
 		delete(out.Labels, labelContainer)
 	}
 	if s := c.State; s != nil {
-		switch s.Status {
-		case container.StateCreated:
-			out.State = runtime.StateCreated
-		case container.StateRunning, container.StateRestarting:
-			out.State = runtime.StateRunning
-		case container.StatePaused:
-			out.State = runtime.StatePaused
-		case container.StateExited, container.StateDead, container.StateRemoving:
-			out.State = runtime.StateExited
+		if out.State = state(s.Status); out.State == runtime.StateExited {
 			out.Exit = runtime.ExitStatus{Code: s.ExitCode, OOMKilled: s.OOMKilled}
 		}
 	}

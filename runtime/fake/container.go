@@ -294,7 +294,7 @@ func (e *Engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]r
 	var list []runtime.Container
 	for _, c := range e.containers {
 		if filter.Match(c.labels) {
-			list = append(list, c.describe())
+			list = append(list, c.describe().Brief())
 		}
 	}
 	slices.SortFunc(list, func(a, b runtime.Container) int { return a.Created.Compare(b.Created) })

@@ -232,6 +232,7 @@ type listedContainer struct {
 	Image    string            `json:"Image"`
 	Labels   map[string]string `json:"Labels"`
 	State    string            `json:"State"`
+	Created  time.Time         `json:"Created"`
 	Networks []string          `json:"Networks"`
 }
 

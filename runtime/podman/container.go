@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/runtime"
-	"github.com/bottle-run/bottle/runtime/internal/atonce"
 	"github.com/bottle-run/bottle/runtime/internal/logstamp"
 )
 
@@ -138,24 +137,20 @@ func (e *engine) ListContainers(ctx context.Context, filter runtime.Filter) ([]r
 	if err != nil {
 		return nil, wrap(ctx, op, "", err)
 	}
-	found := make([]runtime.Container, len(listed))
-	err = atonce.Do(len(listed), func(i int) error {
-		c, err := e.inspect(ctx, listed[i].ID)
-		if isNotFound(err) {
-			return nil
-		}
-		if err == nil {
-			found[i] = container(c)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, wrap(ctx, op, "", err)
+	list := make([]runtime.Container, len(listed))
+	for i, l := range listed {
+		list[i] = runtime.Container{ID: l.ID, Name: containerName(l.Names), Labels: maps.Clone(l.Labels), State: state(l.State), Created: l.Created}
+		delete(list[i].Labels, labelContainer)
 	}
-	// One that is gone meanwhile has no ID.
-	list := slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID == "" })
 	slices.SortStableFunc(list, func(a, b runtime.Container) int { return a.Created.Compare(b.Created) })
 	return list, nil
+}
+
+func containerName(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(names[0], "/")
 }
 
 // waitInterval is how often the service looks whether a process has ended; it has
