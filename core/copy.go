@@ -30,7 +30,7 @@ func (b *Bottle) CopyIn(ctx context.Context, source, target string) (notes []str
 		return nil, withKind(KindInput, err)
 	}
 	container := b.agent()
-	owner, err := resolveUser(ctx, b.rt, container, b.user)
+	owner, err := resolveUser(ctx, inContainer(b.rt, container), b.user)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/imagecache"
 	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/runtime"
@@ -30,6 +31,7 @@ type bench struct {
 	host core.Host
 	env  map[string]string
 
+	images *imagecache.Cache
 	// says are what the agent's main process writes.
 	says chan string
 
@@ -62,6 +64,13 @@ func (b *bench) write(name, content string) {
 		b.t.Fatal(err)
 	}
 	if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) link(name, target string) {
+	b.t.Helper()
+	if err := os.Symlink(target, filepath.Join(b.dir, name)); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -155,7 +164,7 @@ func (b *bench) observe(e core.Event) {
 func (b *bench) launch(ctx context.Context, text string, wishes core.Wishes) (*core.Bottle, error) {
 	b.t.Helper()
 	p, s := b.plan(text, wishes)
-	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: s, Observer: b.observe})
+	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: s, Observer: b.observe, Images: b.images})
 }
 
 // holds lists the containers and networks on the engine.

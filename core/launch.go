@@ -17,9 +17,11 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/core/ca"
+	"github.com/bottle-run/bottle/core/imagecache"
 	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/core/session"
+	"github.com/bottle-run/bottle/core/trust"
 	"github.com/bottle-run/bottle/core/workspace"
 	"github.com/bottle-run/bottle/runtime"
 )
@@ -40,6 +42,7 @@ const (
 	stepGitGate        = "start git gate"
 	stepSupervise      = "start supervise"
 
+	stepRecall    = "recall image"
 	stepAgent     = "run agent container"
 	stepUser      = "find the agent's user"
 	stepVariables = "pass variables"
@@ -60,6 +63,8 @@ type LaunchOptions struct {
 	// SidecarImage makes the image of the built-in sidecars; nil means that of the
 	// program that lies beside the running one.
 	SidecarImage SidecarImage
+	// Images keeps what launches learn of images; without it each asks the engine anew.
+	Images *imagecache.Cache
 	// Recorder keeps a record of the launch; without one there is none, and what a killed
 	// process leaves can only be found by its labels.
 	Recorder Recorder
@@ -91,6 +96,9 @@ func Launch(ctx context.Context, rt runtime.Runtime, plan Plan, opts LaunchOptio
 		if err == nil {
 			if err := l.recording.running(); err != nil {
 				r.note(stepRecord, fmt.Sprintf("the record still says that the bottle is being launched: %v", err))
+			}
+			if err := l.known.Save(); err != nil {
+				r.note(stepRecall, fmt.Sprintf("what the image holds is not kept for the next launch: %v", err))
 			}
 			return l.bottle(), nil
 		}
@@ -202,8 +210,14 @@ type launch struct {
 	container runtime.Container // by stepAgent
 	run       []string          // by stepAgent: the agent's command
 	secretEnv map[string]string // by stepAgent: secret variables with what trust adds
-	user      account           // by stepUser
+	user      account           // by stepUser, or stepRecall
 	copied    copied            // by stepAgent
+
+	known    *imagecache.Entry // by stepRecall; nil without a cache
+	recalled bool              // by stepRecall: all that it looks for is known
+	store    *trust.Store      // by stepRecall, if it is recalled
+	// registered is by stepProvision: where the supervise server is registered, by program.
+	registered map[string]string
 
 	dockerfile string // the text that the image is built from
 
@@ -237,6 +251,9 @@ func (l *launch) steps() []graph.Step {
 	if l.egress != nil {
 		agent = append(agent, stepCertificates)
 	}
+	if l.opts.Images != nil {
+		agent = append(agent, stepRecall)
+	}
 	steps := []graph.Step{
 		{Name: stepEngine, Run: l.checkEngine},
 		{Name: stepImage, Object: imageName, Run: l.prepareImage},
@@ -251,10 +268,17 @@ func (l *launch) steps() []graph.Step {
 		steps = append(steps, graph.Step{Name: stepRecord, Object: l.plan.Name.Base, Needs: []string{stepEngine}, Run: l.record})
 	}
 	// What is not asked for is no step, and nothing waits for it.
-	if l.egress != nil {
-		steps = append(steps, graph.Step{Name: stepTrust, Needs: []string{stepAgent}, Run: l.installTrust})
+	if l.opts.Images != nil {
+		steps = append(steps, graph.Step{Name: stepRecall, Needs: []string{stepEngine, stepImage}, Run: l.recall})
 	}
 	filled := []string{stepUser}
+	if l.egress != nil {
+		steps = append(steps, graph.Step{Name: stepTrust, Needs: []string{stepAgent}, Run: l.installTrust})
+		if l.opts.Images != nil {
+			// What is learnt of the image is to be the image's, and no file of the manifest's.
+			filled = append(filled, stepTrust)
+		}
+	}
 	if l.plan.Workspace.Source != "" || slices.ContainsFunc(l.plan.Files, func(f File) bool { return f.Tree }) {
 		steps = append(steps, graph.Step{Name: stepScan, Object: l.plan.Workspace.Source, Run: l.scan})
 		filled = append(filled, stepScan)
@@ -487,6 +511,15 @@ func (l *launch) runAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.recalled && l.egress != nil && !l.plan.ReadOnly {
+		writes, err := l.trustWrites(l.store)
+		if err != nil {
+			return err
+		}
+		for _, w := range writes {
+			files = append(files, runtime.File{Path: w.Path, Mode: uint32(w.Mode) & 0o777, UID: w.UID, GID: w.GID, Content: w.Content})
+		}
+	}
 	files = append(files, runtime.File{Path: inside.Path, Mode: 0o755, Content: program})
 	env, err := l.agentEnv()
 	if err != nil {
@@ -545,7 +578,11 @@ func (l *launch) command() ([]string, error) {
 func (l *launch) userSpec() string { return orDefault(l.plan.User, l.image.Config.User) }
 
 func (l *launch) findUser(ctx context.Context) (err error) {
-	l.user, err = resolveUser(ctx, l.rt, l.container.ID, l.userSpec())
+	if !l.recalled {
+		if l.user, err = resolveUser(ctx, l.view().open, l.userSpec()); err != nil {
+			return err
+		}
+	}
 	// The home directory that the environment names is the one that counts.
 	for _, env := range []string{imageEnv(l.image.Config.Env, "HOME"), l.plan.Env["HOME"], l.opts.Secrets.values["HOME"]} {
 		if path.IsAbs(env) {
@@ -553,7 +590,7 @@ func (l *launch) findUser(ctx context.Context) (err error) {
 		}
 	}
 	l.report.result(stepUser, fmt.Sprintf("%d:%d, home %s", l.user.UID, l.user.GID, l.user.Home))
-	return err
+	return nil
 }
 
 func imageEnv(env []string, name string) string {
@@ -593,33 +630,6 @@ func (l *launch) passVariables(ctx context.Context) error {
 		}
 	}
 	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
-}
-
-// provision copies the workspace and the plan's files in.
-func (l *launch) provision(ctx context.Context) error {
-	files := fileItems(l.plan.Files, l.trees, l.user)
-	var what []string
-	if ws := l.plan.Workspace; ws.Source != "" {
-		tree := l.workspaceItem()
-		what = append(what, fmt.Sprintf("workspace of %d files, %s", l.tree.Files, bytesText(l.tree.Bytes)))
-		within := func(f item) bool { return strings.HasPrefix(f.target, strings.TrimSuffix(ws.Target, "/")+"/") }
-		if slices.ContainsFunc(files, within) {
-			// Which of the directories on its way are the workspace's shows when that is there.
-			if err := place(ctx, l.rt, l.container.ID, []item{tree}, l.user); err != nil {
-				return err
-			}
-		} else {
-			files = append(files, tree)
-		}
-	}
-	if err := place(ctx, l.rt, l.container.ID, files, l.user); err != nil {
-		return err
-	}
-	for _, f := range l.plan.Files {
-		what = append(what, f.What)
-	}
-	l.report.result(stepProvision, strings.Join(what, ", "))
-	return nil
 }
 
 func (l *launch) bottle() *Bottle {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/core/imagecache"
 	"github.com/bottle-run/bottle/core/internal/graph"
 	"github.com/bottle-run/bottle/core/workspace"
 	"github.com/bottle-run/bottle/runtime"
@@ -30,10 +31,13 @@ type item struct {
 // more than most of what is copied. Directories that are missing are made and belong to the
 // owner; those that exist stay as they are. An item that is inside of another comes after it.
 func place(ctx context.Context, rt runtime.Runtime, container string, items []item, owner account) error {
+	return placer{rt: rt, container: container}.place(ctx, items, owner)
+}
+
+func (p placer) place(ctx context.Context, items []item, owner account) error {
 	if len(items) == 0 {
 		return nil
 	}
-	p := placer{rt: rt, container: container}
 	exists, err := p.look(ctx, items)
 	if err != nil {
 		return err
@@ -68,14 +72,17 @@ func makeParents(w *tar.Writer, name string, made map[string]bool, owner account
 	return nil
 }
 
+// placer puts things into a container.
 type placer struct {
 	rt        runtime.Runtime
 	container string
+	known     *imagecache.Entry // of a container into which nothing has been put; may be nil
+	made      []layer           // trees among the items
 }
 
 // look finds out which of the directories that lead to the items exist, all at once. Their
 // names are as in an archive of the root.
-func (p *placer) look(ctx context.Context, items []item) (exists map[string]bool, err error) {
+func (p placer) look(ctx context.Context, items []item) (exists map[string]bool, err error) {
 	var dirs []string
 	for _, it := range items {
 		for dir := path.Dir(it.target); dir != "/"; dir = path.Dir(dir) {
@@ -84,6 +91,15 @@ func (p *placer) look(ctx context.Context, items []item) (exists map[string]bool
 			}
 		}
 	}
+	exists = map[string]bool{}
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool {
+		there, known := p.known.Dir(dir)
+		if slices.ContainsFunc(p.made, func(y layer) bool { mode, ok := y.holds(dir); return ok && mode.IsDir() }) {
+			there, known = true, true
+		}
+		exists[dir[1:]] = there
+		return known
+	})
 	errs := make([]error, len(dirs))
 	var looking sync.WaitGroup
 	for i, dir := range dirs {
@@ -93,18 +109,18 @@ func (p *placer) look(ctx context.Context, items []item) (exists map[string]bool
 		})
 	}
 	looking.Wait()
-	exists = map[string]bool{}
 	for i, dir := range dirs {
 		if err := errs[i]; err != nil && !errdefs.IsNotFound(err) {
 			return nil, err
 		}
 		exists[dir[1:]] = errs[i] == nil
+		p.known.NoteDir(dir, errs[i] == nil)
 	}
 	return exists, nil
 }
 
 // send streams an archive into a directory of the container.
-func (p *placer) send(ctx context.Context, dir string, write func(*tar.Writer) error) error {
+func (p placer) send(ctx context.Context, dir string, write func(*tar.Writer) error) error {
 	r, w := io.Pipe()
 	written := make(chan error, 1)
 	go func() {

@@ -174,7 +174,7 @@ func (r *restart) findBottle(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.before, err = resolveUser(ctx, r.rt, r.old.ID, r.old.Labels[LabelUser]); err != nil {
+	if r.before, err = resolveUser(ctx, inContainer(r.rt, r.old.ID), r.old.Labels[LabelUser]); err != nil {
 		return err
 	}
 	return r.readVariables(ctx)

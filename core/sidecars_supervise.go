@@ -1,21 +1,11 @@
 package core
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"path"
 	"slices"
-	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/core/internal/inside"
-	"github.com/bottle-run/bottle/core/mcp"
 	"github.com/bottle-run/bottle/core/sidecarimage"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/sidecar/config"
@@ -113,79 +103,4 @@ func sharePolicy(ctx context.Context, rt runtime.Runtime, container string, c *c
 		return err
 	}
 	return share(ctx, rt, container, PolicyFile, append(text, '\n'))
-}
-
-// registerSupervise adds the server to the configuration files of agents: to what the image,
-// the workspace or the manifest's files have put there.
-func (l *launch) registerSupervise(ctx context.Context) error {
-	var files []File
-	for _, name := range l.plan.Supervise.MCP {
-		target := l.mcpTarget(mcp.Path(name))
-		existing, err := readFile(ctx, l.rt, l.container.ID, target)
-		if err == nil {
-			if existing, err = mcp.Register(name, existing, superviseServer, superviseURL); err != nil {
-				err = &oddFileError{err.Error()}
-			}
-		}
-		var odd *oddFileError
-		if err != nil && !errors.As(err, &odd) {
-			return err
-		}
-		if err != nil {
-			l.report.note(stepRegister, fmt.Sprintf("the supervise server is not registered for %s: %v", name, err))
-			continue
-		}
-		files = append(files, File{Target: target, Mode: 0o644, Content: string(existing)})
-	}
-	var where []string
-	for _, f := range files {
-		where = append(where, f.Target)
-	}
-	l.report.result(stepRegister, strings.Join(where, ", "))
-	return place(ctx, l.rt, l.container.ID, fileItems(files, nil, l.user), l.user)
-}
-
-// mcpTarget is where a configuration file lies: in the directory that the agent works in, or
-// in its home.
-func (l *launch) mcpTarget(file string) string {
-	rest, ok := strings.CutPrefix(file, mcp.Workspace)
-	if !ok {
-		return expandHome(file, l.user.Home)
-	}
-	for _, dir := range []string{l.plan.Workspace.Target, l.plan.WorkDir, l.image.Config.WorkDir} {
-		if path.IsAbs(dir) && path.Clean(dir) != "/" {
-			return path.Join(dir, rest)
-		}
-	}
-	return path.Join(l.user.Home, rest)
-}
-
-// oddFileError is something in the place of a file that bottle does not write to.
-type oddFileError struct{ what string }
-
-func (e *oddFileError) Error() string { return e.what }
-
-// readFile reads a small file of a container; one that is not there is empty.
-func readFile(ctx context.Context, rt runtime.Runtime, container, name string) ([]byte, error) {
-	archive, err := rt.CopyFrom(ctx, container, name)
-	if errdefs.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = archive.Close() }() // it was only read
-	tr := tar.NewReader(archive)
-	h, err := tr.Next()
-	switch {
-	case err != nil:
-		return nil, err
-	case h.Typeflag != tar.TypeReg:
-		return nil, &oddFileError{name + " is no regular file"}
-	case h.Size > mcp.MaxFile:
-		return nil, &oddFileError{fmt.Sprintf("%s has more than %d bytes", name, mcp.MaxFile)}
-	}
-	var b bytes.Buffer
-	_, err = io.Copy(&b, tr)
-	return b.Bytes(), err
 }

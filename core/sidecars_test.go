@@ -123,7 +123,7 @@ func (b *bench) launchSealed(ctx context.Context, text string) (*core.Bottle, er
 func (b *bench) launchSealedObserved(ctx context.Context, text string, observe core.Observer) (*core.Bottle, error) {
 	b.t.Helper()
 	p, secrets := b.plan(text, core.Wishes{})
-	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: secrets, Observer: observe, SidecarImage: func(arch string) (*sidecarimage.Image, string, error) {
+	return core.Launch(ctx, b.rt, p, core.LaunchOptions{Secrets: secrets, Observer: observe, Images: b.images, SidecarImage: func(arch string) (*sidecarimage.Image, string, error) {
 		image, err := sidecarimage.New([]byte("program"), nil, arch)
 		return image, "", err
 	}})

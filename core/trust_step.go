@@ -106,20 +106,40 @@ func (l *launch) trustFiles() ([]runtime.File, error) {
 }
 
 // installTrust reads the image's own roots, writes the bundles that the variables name,
-// and refreshes the system's stores. It runs nothing of the image's.
+// and refreshes the system's stores. It runs nothing of the image's. What is known of the image
+// has let stepAgent do so.
 func (l *launch) installTrust(ctx context.Context) error {
-	now := time.Now()
-	store, err := readStore(ctx, l.rt, l.container.ID, trust.ImageFiles(l.image.Config.Env))
+	if l.recalled && !l.plan.ReadOnly {
+		return nil
+	}
+	store := l.store
+	if store == nil {
+		var err error
+		if store, err = readStore(ctx, l.view().open, trust.ImageFiles(l.image.Config.Env)); err != nil {
+			return err
+		}
+	}
+	writes, err := l.trustWrites(store)
 	if err != nil {
 		return err
 	}
+	if l.plan.ReadOnly {
+		return l.share(ctx, writes)
+	}
+	return l.putWrites(ctx, writes)
+}
+
+// trustWrites are the files by which tools trust the bottle's authority and what the image
+// trusts.
+func (l *launch) trustWrites(store *trust.Store) ([]trust.Write, error) {
+	now := time.Now()
 	bundle, err := ca.NewBundle(l.pair.Agent.Cert, store.Roots(), l.corporate(), now)
 	if err != nil {
-		return withKind(KindInput, err)
+		return nil, withKind(KindInput, err)
 	}
-	files := map[string][]byte{
-		path.Join(l.rootsDir(), trust.RootsFile): bundle.PEM(),
-		path.Join(l.rootsDir(), trust.JavaFile):  bundle.JavaStore(now),
+	writes := []trust.Write{
+		{Path: path.Join(l.rootsDir(), trust.RootsFile), Mode: 0o644, Content: bundle.PEM()},
+		{Path: path.Join(l.rootsDir(), trust.JavaFile), Mode: 0o644, Content: bundle.JavaStore(now)},
 	}
 	what := fmt.Sprintf("%d roots", len(bundle.Certs))
 	if bundle.Skipped > 0 {
@@ -127,30 +147,27 @@ func (l *launch) installTrust(ctx context.Context) error {
 	}
 	if l.plan.ReadOnly {
 		l.report.result(stepTrust, what+"; the image's own store stays, since the bottle is read-only")
-		return l.share(ctx, files)
+		return writes, nil
 	}
 	roots, err := l.ownRoots(now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	writes, err := store.Refresh(containerName(l.name), roots)
+	own, err := store.Refresh(containerName(l.name), roots)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.report.result(stepTrust, fmt.Sprintf("%s, %d files of the image's own store", what, len(writes)))
-	for name, content := range files {
-		writes = append(writes, trust.Write{Path: name, Mode: 0o644, Content: content})
-	}
-	return l.putWrites(ctx, writes)
+	l.report.result(stepTrust, fmt.Sprintf("%s, %d files of the image's own store", what, len(own)))
+	return append(writes, own...), nil
 }
 
-// readStore copies the stores of certificates out of a container.
-func readStore(ctx context.Context, rt runtime.Runtime, container string, named []string) (*trust.Store, error) {
+// readStore reads the stores of certificates of an image.
+func readStore(ctx context.Context, open opener, named []string) (*trust.Store, error) {
 	store := &trust.Store{}
 	store.AddExtra(named)
 	var mu sync.Mutex
 	read := func(name string) error {
-		archive, err := rt.CopyFrom(ctx, container, name)
+		archive, err := open(ctx, name)
 		mu.Lock()
 		defer mu.Unlock()
 		if errdefs.IsNotFound(err) {
@@ -183,11 +200,11 @@ func readStore(ctx context.Context, rt runtime.Runtime, container string, named 
 
 // share writes files into the container's tmpfs, as root: the agent may read them, as may
 // any other user.
-func (l *launch) share(ctx context.Context, files map[string][]byte) error {
+func (l *launch) share(ctx context.Context, files []trust.Write) error {
 	errs := make(chan error, len(files))
-	for name, content := range files {
+	for _, f := range files {
 		go func() {
-			errs <- graph.Guard(func() error { return share(ctx, l.rt, l.container.ID, name, content) })
+			errs <- graph.Guard(func() error { return share(ctx, l.rt, l.container.ID, f.Path, f.Content) })
 		}()
 	}
 	var all []error

@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/bottle-run/bottle/runtime"
 )
 
 // account is the agent's user inside the bottle.
@@ -27,15 +25,15 @@ type account struct {
 // resolveUser finds out who a user specification means in a container, by the
 // rules by which engines do: names are looked up in the image's /etc/passwd and
 // /etc/group, numbers stand for themselves, and no user means root.
-func resolveUser(ctx context.Context, rt runtime.Runtime, container, spec string) (account, error) {
-	passwd, err := readInside(ctx, rt, container, "/etc/passwd")
+func resolveUser(ctx context.Context, open opener, spec string) (account, error) {
+	passwd, err := readInside(ctx, open, "/etc/passwd")
 	if err != nil {
 		return account{}, err
 	}
 	var group []byte
 	user, groupName, hasGroup := strings.Cut(spec, ":")
 	if _, err := strconv.Atoi(groupName); hasGroup && err != nil {
-		if group, err = readInside(ctx, rt, container, "/etc/group"); err != nil {
+		if group, err = readInside(ctx, open, "/etc/group"); err != nil {
 			return account{}, err
 		}
 	}
@@ -100,9 +98,9 @@ const (
 
 // readInside reads a small file of a container, through symbolic links; a missing
 // one is empty.
-func readInside(ctx context.Context, rt runtime.Runtime, container, name string) ([]byte, error) {
+func readInside(ctx context.Context, open opener, name string) ([]byte, error) {
 	for range maxLinks {
-		content, link, err := readOnce(ctx, rt, container, name)
+		content, link, err := readOnce(ctx, open, name)
 		if err != nil || link == "" {
 			return content, err
 		}
@@ -114,8 +112,8 @@ func readInside(ctx context.Context, rt runtime.Runtime, container, name string)
 	return nil, fmt.Errorf("%s in the image: too many symbolic links", name)
 }
 
-func readOnce(ctx context.Context, rt runtime.Runtime, container, name string) (content []byte, link string, err error) {
-	archive, err := rt.CopyFrom(ctx, container, name)
+func readOnce(ctx context.Context, open opener, name string) (content []byte, link string, err error) {
+	archive, err := open(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, "", nil
 	}

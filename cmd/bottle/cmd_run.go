@@ -183,7 +183,7 @@ func (f *factory) launch(sig *signals, rt runtime.Runtime, plan core.Plan, secre
 	defer leave()
 	clearing, cancel := sig.clearing()
 	defer cancel()
-	b, err := core.Launch(sig.work, rt, plan, rec.options(core.LaunchOptions{Secrets: secrets, Observer: observe, Teardown: clearing}, opts.Detach))
+	b, err := core.Launch(sig.work, rt, plan, rec.options(core.LaunchOptions{Secrets: secrets, Observer: observe, Images: images(), Teardown: clearing}, opts.Detach))
 	leave()
 	done()
 	if err != nil {

@@ -60,6 +60,19 @@ func (t *Tree) Holds(file string) (bool, error) {
 	return slices.ContainsFunc(t.entries, func(e entry) bool { return e.name == name && e.mode.IsRegular() }), nil
 }
 
+// Mode is the mode of what the copy holds at a slash-separated name below its root, "." being
+// the root itself. Nothing there is false.
+func (t *Tree) Mode(name string) (fs.FileMode, bool) {
+	if name == "." {
+		return t.top.mode, true
+	}
+	i := slices.IndexFunc(t.entries, func(e entry) bool { return e.name == name })
+	if i < 0 {
+		return 0, false
+	}
+	return t.entries[i].mode, true
+}
+
 // maxUnreadable is how many unreadable files are named before it stops.
 const maxUnreadable = 10
 

@@ -64,7 +64,7 @@ func (t *Tree) WriteNoted(ctx context.Context, w *tar.Writer, prefix string, uid
 		default:
 			err = writeFile(w, h, full, nil)
 		}
-		if err != nil && !errors.Is(err, errGone) {
+		if err != nil && !errors.Is(err, ErrGone) {
 			return err
 		}
 		if note != nil && err == nil && !e.mode.IsDir() {
@@ -75,8 +75,8 @@ func (t *Tree) WriteNoted(ctx context.Context, w *tar.Writer, prefix string, uid
 	return nil
 }
 
-// errGone is a file that has disappeared since the scan.
-var errGone = errors.New("the file is gone")
+// ErrGone is a file that has disappeared since the scan, or is no regular file any more.
+var ErrGone = errors.New("the file is gone")
 
 // writeDir makes a directory that its owner can always enter and change.
 func writeDir(w *tar.Writer, h *tar.Header) error {
@@ -87,7 +87,7 @@ func writeDir(w *tar.Writer, h *tar.Header) error {
 func writeLink(w *tar.Writer, h *tar.Header, full string) error {
 	target, err := os.Readlink(full)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) {
-		return errGone // or it is no link any more
+		return ErrGone // or it is no link any more
 	}
 	if err != nil {
 		return err
@@ -96,25 +96,47 @@ func writeLink(w *tar.Writer, h *tar.Header, full string) error {
 	return w.WriteHeader(h)
 }
 
-// writeFile writes a file's content to sum, too, if that is not nil.
-func writeFile(w *tar.Writer, h *tar.Header, full string, sum io.Writer) error {
-	// What was a file may be a link or a FIFO by now: neither is followed or
-	// waited for.
+// openFile opens what was a regular file when it was scanned.
+func openFile(full string) (*os.File, fs.FileInfo, error) {
+	// It may be a link or a FIFO by now: neither is followed or waited for.
 	f, err := os.OpenFile(full, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		return errGone
+		return nil, nil, ErrGone
 	}
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
+// ReadFile reads a regular file of the copy, of no more than limit bytes.
+func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
+	full := filepath.Join(t.Root, filepath.FromSlash(name))
+	f, info, err := openFile(full)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	if info.Size() > limit {
+		return nil, &fs.PathError{Op: "read", Path: full, Err: fmt.Errorf("it has more than %d bytes", limit)}
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// writeFile writes a file's content to sum, too, if that is not nil.
+func writeFile(w *tar.Writer, h *tar.Header, full string, sum io.Writer) error {
+	f, info, err := openFile(full)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errGone
-	}
 	h.Typeflag, h.Size, h.ModTime = tar.TypeReg, info.Size(), info.ModTime()
 	if err := w.WriteHeader(h); err != nil {
 		return err
