@@ -26,12 +26,16 @@ func (e *Engine) live() error {
 	if err := os.MkdirAll(e.aliveDir(), 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
-	e.name = newID()[:12]
-	var err error
-	if e.alive, err = tryLock(filepath.Join(e.aliveDir(), e.name+".lock")); err == nil && e.alive == nil {
-		err = errors.New("another connection has the same name")
+	for range 100 {
+		e.name = newID()[:12]
+		l, err := tryLock(filepath.Join(e.aliveDir(), e.name+".lock"))
+		if l != nil || err != nil {
+			e.alive = l
+			return err
+		}
+		// Before it was locked, somebody who sweeps took it for that of a dead one.
 	}
-	return err
+	return errors.New("no name for the connection could be locked")
 }
 
 // sweepConnections removes what connections left that died, and reports whether there

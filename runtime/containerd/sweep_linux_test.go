@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -191,4 +192,36 @@ func TestNoProcessIsAShimByItsName(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A name is in the directory before it is locked, and may be swept in between.
+func TestConnectionsGetTheirNamesWhileOthersSweep(t *testing.T) {
+	e := testEngine(t)
+	done := make(chan struct{})
+	var sweeping sync.WaitGroup
+	for range 4 {
+		sweeping.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := e.sweepConnections(e.ctx(t.Context())); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 500 {
+		next := &Engine{run: e.run, state: e.state}
+		if err := next.live(); err != nil {
+			t.Error(err)
+			break
+		}
+		next.alive.remove()
+	}
+	close(done)
+	sweeping.Wait()
 }
