@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bottle-run/bottle/core"
+	"github.com/bottle-run/bottle/core/imagecache"
 	"github.com/bottle-run/bottle/core/manifest"
 	"github.com/bottle-run/bottle/core/session"
 	"github.com/bottle-run/bottle/runtime"
@@ -43,7 +44,7 @@ func TestWhateverCallGoesWrongNothingIsLeft(t *testing.T) {
 		var mu sync.Mutex
 		var events []core.Event
 		b, err := core.Launch(ctx, rt, plan, core.LaunchOptions{
-			Secrets: secrets, Recorder: &unwatched{store}, Observer: func(e core.Event) {
+			Secrets: secrets, Images: imagecache.New(filepath.Join(s.cache, "bottle", "images")), Recorder: &unwatched{store}, Observer: func(e core.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				events = append(events, e)

@@ -65,7 +65,7 @@ func newScene(t *testing.T, command string) *scene {
 	}
 	check(t, os.WriteFile(filepath.Join(dir, "ws", "file"), []byte("content\n"), 0o600))
 	check(t, os.WriteFile(filepath.Join(dir, "bottle.yaml"), fmt.Appendf(nil, wholeManifest, baseImage, command), 0o600))
-	s.settings = []string{"BOTTLE_RUNTIME=" + e.name, "BOTTLE_HOST=" + e.host, "TMPDIR=" + s.temp, "XDG_STATE_HOME=" + s.state, "TOKEN=tok-kestrel-secret-value"}
+	s.settings = []string{"BOTTLE_RUNTIME=" + e.name, "BOTTLE_HOST=" + e.host, "TMPDIR=" + s.temp, "XDG_STATE_HOME=" + s.state, "XDG_CACHE_HOME=" + e.cache, "TOKEN=tok-kestrel-secret-value"}
 	s.empty = before
 	return s
 }

@@ -76,6 +76,7 @@ type scriptEngine struct {
 	name, host string
 	rt         runtime.Runtime
 	began      time.Time
+	cache      string // XDG_CACHE_HOME
 	// operators are files of the operator's that hold a secret because they are meant to.
 	operators []string
 }
@@ -101,7 +102,7 @@ func TestScripts(t *testing.T) {
 
 func openEngine(t *testing.T) *scriptEngine {
 	t.Helper()
-	e := &scriptEngine{name: os.Getenv("BOTTLE_TEST_ENGINE"), began: time.Now().Add(-time.Second)}
+	e := &scriptEngine{name: os.Getenv("BOTTLE_TEST_ENGINE"), began: time.Now().Add(-time.Second), cache: t.TempDir()}
 	switch e.name {
 	case "none":
 		t.Skip("BOTTLE_TEST_ENGINE=none: this run is for what needs no engine")
@@ -153,6 +154,7 @@ func (e *scriptEngine) setup(env *testscript.Env) error {
 	}
 	env.Setenv("TMPDIR", tmp)
 	env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+	env.Setenv("XDG_CACHE_HOME", e.cache)
 	for _, name := range []string{"HOME", "PATH", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS", "GORACE"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env.Setenv(name, value)

@@ -83,12 +83,20 @@ func TestToolchains(t *testing.T) {
 	hosts := newToolchainHosts(t)
 	b := &toolchainBottle{e: e, dir: t.TempDir()}
 	b.workspace(t)
-	b.load(t, archive)
 	check(t, os.WriteFile(filepath.Join(b.dir, "corp.pem"), hosts.roots, 0o644))
-	t.Run("a client of MCP", func(t *testing.T) { checkMCP(t, e, hosts) })
-	for _, user := range []string{"root", "robot"} {
-		t.Run(user, func(t *testing.T) { b.checkAll(t, hosts, user) })
-	}
+	b.load(t, archive)
+	t.Run("at once", func(t *testing.T) { // both mostly wait
+		t.Run("a client of MCP", func(t *testing.T) {
+			t.Parallel()
+			checkMCP(t, e, hosts)
+		})
+		t.Run("tools", func(t *testing.T) {
+			t.Parallel()
+			for _, user := range []string{"root", "robot"} {
+				t.Run(user, func(t *testing.T) { b.checkAll(t, hosts, user) })
+			}
+		})
+	})
 }
 
 // toolchainBottle is a directory with a manifest and what the bottle works on.
@@ -134,7 +142,7 @@ func (b *toolchainBottle) manifest(t *testing.T, hosts *toolchainHosts, user str
 }
 
 func (b *toolchainBottle) environ() []string {
-	return append(os.Environ(), "BOTTLE_RUNTIME="+b.e.name, "BOTTLE_HOST="+b.e.host, "XDG_STATE_HOME="+filepath.Join(b.dir, "state"))
+	return append(os.Environ(), "BOTTLE_RUNTIME="+b.e.name, "BOTTLE_HOST="+b.e.host, "XDG_STATE_HOME="+filepath.Join(b.dir, "state"), "XDG_CACHE_HOME="+b.e.cache)
 }
 
 // bottle runs the program and returns what it says. One that hangs says where.
