@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"sync"
 
 	"github.com/bottle-run/bottle/core/internal/graph"
@@ -221,12 +220,20 @@ func putEnv(ctx context.Context, rt runtime.Runtime, container, file string, env
 	return putEnvAs(ctx, rt, container, file, env, "")
 }
 
+func encodeEnv(env map[string]string) ([]byte, error) {
+	encoded, err := inside.EncodeEnv(env)
+	if err != nil {
+		err = withKind(KindInput, err)
+	}
+	return encoded, err
+}
+
 // putEnvAs writes variables into a file that only user can read. They go through
 // standard input, so that the engine does not keep them.
 func putEnvAs(ctx context.Context, rt runtime.Runtime, container, file string, env map[string]string, user string) error {
-	encoded, err := inside.EncodeEnv(maps.Clone(env))
+	encoded, err := encodeEnv(env)
 	if err != nil {
-		return withKind(KindInput, err)
+		return err
 	}
 	var said bytes.Buffer
 	status, err := rt.Exec(ctx, container, runtime.ExecSpec{

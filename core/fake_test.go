@@ -79,6 +79,17 @@ func (b *bench) link(name, target string) {
 func (b *bench) inside(ctx context.Context, p *fake.Process) int {
 	switch p.Args[1] {
 	case "idle":
+		if len(p.Args) == 3 {
+			content, err := io.ReadAll(p.Stdin)
+			if err == nil {
+				err = p.Files.WriteFile(p.Args[2], fake.Node{Mode: 0o600, Content: content})
+			}
+			if err != nil {
+				_, _ = fmt.Fprintln(p.Stderr, err)
+				return 125
+			}
+			_, _ = fmt.Fprintln(p.Stderr, inside.Ready)
+		}
 		for {
 			select {
 			case text := <-b.says:

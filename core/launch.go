@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -216,6 +217,7 @@ type launch struct {
 	known    *imagecache.Entry // by stepRecall; nil without a cache
 	recalled bool              // by stepRecall: all that it looks for is known
 	store    *trust.Store      // by stepRecall, if it is recalled
+	handed   bool              // by stepAgent: its process has its variables
 	// registered is by stepProvision: where the supervise server is registered, by program.
 	registered map[string]string
 
@@ -529,15 +531,21 @@ func (l *launch) runAgent(ctx context.Context) error {
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
 	}
-	l.container, err = l.rt.Run(ctx, runtime.ContainerSpec{
+	spec := runtime.ContainerSpec{
 		Name: name, Hostname: l.name, Image: imageRef(l.image, l.plan.Image), Entrypoint: inside.Idle(),
 		Env: env, User: l.plan.User, WorkDir: l.plan.WorkDir, Labels: labels,
 		Networks: []runtime.NetworkAttachment{{Network: l.network.ID, Aliases: []string{RoleAgent}}},
 		Files:    files,
 		Tmpfs:    tmpfs, Limits: l.plan.Limits.runtime(), OCIRuntime: l.plan.OCIRuntime, ReadOnly: l.plan.ReadOnly,
 		AutoRemove: true,
-	})
-	if err != nil {
+	}
+	// Not every OCI runtime lets a process be spoken to.
+	if l.recalled && l.plan.OCIRuntime == "" {
+		if err := l.handVariables(&spec); err != nil {
+			return err
+		}
+	}
+	if l.container, err = l.rt.Run(ctx, spec); err != nil {
 		return err
 	}
 	id := l.container.ID
@@ -579,18 +587,24 @@ func (l *launch) userSpec() string { return orDefault(l.plan.User, l.image.Confi
 
 func (l *launch) findUser(ctx context.Context) (err error) {
 	if !l.recalled {
-		if l.user, err = resolveUser(ctx, l.view().open, l.userSpec()); err != nil {
+		if l.user, err = l.agentUser(ctx, l.view().open); err != nil {
 			return err
-		}
-	}
-	// The home directory that the environment names is the one that counts.
-	for _, env := range []string{imageEnv(l.image.Config.Env, "HOME"), l.plan.Env["HOME"], l.opts.Secrets.values["HOME"]} {
-		if path.IsAbs(env) {
-			l.user.Home = path.Clean(env)
 		}
 	}
 	l.report.result(stepUser, fmt.Sprintf("%d:%d, home %s", l.user.UID, l.user.GID, l.user.Home))
 	return nil
+}
+
+// agentUser looks the agent's user up in an image.
+func (l *launch) agentUser(ctx context.Context, open opener) (account, error) {
+	user, err := resolveUser(ctx, open, l.userSpec())
+	// The home directory that the environment names is the one that counts.
+	for _, env := range []string{imageEnv(l.image.Config.Env, "HOME"), l.plan.Env["HOME"], l.opts.Secrets.values["HOME"]} {
+		if path.IsAbs(env) {
+			user.Home = path.Clean(env)
+		}
+	}
+	return user, err
 }
 
 func imageEnv(env []string, name string) string {
@@ -602,9 +616,42 @@ func imageEnv(env []string, name string) string {
 	return ""
 }
 
-// passVariables gives the agent's processes the secret variables, and those that
-// could not be known before the container ran.
+// handVariables has the container's main process keep the variables when it starts.
+func (l *launch) handVariables(spec *runtime.ContainerSpec) error {
+	env, err := l.variables()
+	if err != nil {
+		return err
+	}
+	encoded, err := encodeEnv(env)
+	if err != nil {
+		return err
+	}
+	spec.Entrypoint = inside.IdleWith(inside.EnvFile)
+	spec.Handshake = &runtime.Handshake{Input: bytes.NewReader(encoded), Answer: func(line []byte) (bool, error) {
+		if string(line) != inside.Ready {
+			return false, fmt.Errorf("the variables could not be passed into the container: %s", escaped(string(line)))
+		}
+		return true, nil
+	}}
+	l.handed = true
+	return nil
+}
+
+// passVariables gives the agent's processes their variables, if the main process has not
+// been handed them.
 func (l *launch) passVariables(ctx context.Context) error {
+	if l.handed {
+		return nil
+	}
+	env, err := l.variables()
+	if err != nil {
+		return err
+	}
+	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
+}
+
+// variables are the secret ones, and those that depend on the agent's user.
+func (l *launch) variables() (map[string]string, error) {
 	env := map[string]string{"HOME": l.user.Home}
 	if l.user.Name != "" && imageEnv(l.image.Config.Env, "USER") == "" && l.plan.Env["USER"] == "" {
 		env["USER"] = l.user.Name
@@ -619,7 +666,7 @@ func (l *launch) passVariables(ctx context.Context) error {
 	}
 	for name := range l.plan.Secrets {
 		if _, ok := env[name]; !ok {
-			return Errorf(KindInput, "there is no value for the variable %s", name)
+			return nil, Errorf(KindInput, "there is no value for the variable %s", name)
 		}
 	}
 	maps.Copy(env, l.secretEnv)
@@ -629,7 +676,7 @@ func (l *launch) passVariables(ctx context.Context) error {
 			env[name] = value
 		}
 	}
-	return putEnv(ctx, l.rt, l.container.ID, inside.EnvFile, env)
+	return env, nil
 }
 
 func (l *launch) bottle() *Bottle {

@@ -83,7 +83,7 @@ func (l *launch) recall(ctx context.Context) error {
 	}
 	l.known = l.opts.Images.Load(imagecache.Key{Engine: l.info.Engine + " " + l.info.Version, Image: l.image.ID, Spec: spec})
 	v := view{known: l.known}
-	user, err := resolveUser(ctx, v.open, l.userSpec())
+	user, err := l.agentUser(ctx, v.open)
 	var store *trust.Store
 	if err == nil && l.egress != nil {
 		store, err = readStore(ctx, v.open, trust.ImageFiles(l.image.Config.Env))

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path"
@@ -11,6 +12,7 @@ import (
 	"github.com/bottle-run/bottle/core"
 	"github.com/bottle-run/bottle/core/ca"
 	"github.com/bottle-run/bottle/core/imagecache"
+	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/fake"
 )
@@ -81,23 +83,25 @@ func (b *bench) tree(container string) map[string]string {
 	return found
 }
 
-// copies counts the copies to and from containers.
-func copies(calls []fake.Call) (in, out int) {
+// copies counts the copies to and from containers, and the execs.
+func copies(calls []fake.Call) (in, out, execs int) {
 	for _, c := range calls {
 		switch c.Op {
+		case "Exec":
+			execs++
 		case "CopyTo":
 			in++
 		case "CopyFrom":
 			out++
 		}
 	}
-	return in, out
+	return in, out, execs
 }
 
 func TestWhatIsKnownOfAnImageIsNotAskedForAgain(t *testing.T) {
 	b := recallBench(t)
 	cache := imagecache.New(path.Join(b.dir, "cache"))
-	texts := []string{"/home/robot/work/.mcp.json", "/home/robot/work/.vscode/mcp.json", "/home/robot/.cursor/mcp.json", "/home/robot/.gemini/settings.json", "/home/robot/.codex/config.toml", "/home/robot/work/docs/deep/note"}
+	texts := []string{"/home/robot/work/.mcp.json", "/home/robot/work/.vscode/mcp.json", "/home/robot/.cursor/mcp.json", "/home/robot/.gemini/settings.json", "/home/robot/.codex/config.toml", "/home/robot/work/docs/deep/note", inside.EnvFile}
 	var want map[string]string
 	said := map[string]string{}
 	for round, kept := range []*imagecache.Cache{nil, cache, cache} {
@@ -107,9 +111,10 @@ func TestWhatIsKnownOfAnImageIsNotAskedForAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, out := copies(b.Calls()[before:])
-		if last := round == 2; last != (out == 0) || last && in != 1 {
-			t.Errorf("launch %d: %d copies in and %d out", round, in, out)
+		in, out, execs := copies(b.Calls()[before:])
+		// The exec that is left is for the policy.
+		if last := round == 2; last != (out == 0) || last && (in != 1 || execs != 1) {
+			t.Errorf("launch %d: %d copies in and %d out, %d execs", round, in, out, execs)
 		}
 		got := b.tree("bottle-coder")
 		if want == nil {
@@ -154,7 +159,7 @@ func TestWhatIsKnownOfAnImageIsNotAskedForAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, out := copies(b.Calls()[before:]); out == 0 {
+	if _, out, _ := copies(b.Calls()[before:]); out == 0 {
 		t.Error("what is known of one user is believed of another")
 	}
 	if text := readBack(t, bottle, "/root/.gemini/settings.json"); !strings.Contains(text, "dark") {
@@ -164,6 +169,31 @@ func TestWhatIsKnownOfAnImageIsNotAskedForAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.empty()
+}
+
+// The home directory that the environment names counts, whenever it is looked up.
+func TestTheHomeOfARecalledUserIsTheOneThatCounts(t *testing.T) {
+	b := newBench(t, nil)
+	b.images = imagecache.New(path.Join(b.dir, "cache"))
+	b.env["SECRET"] = "hidden"
+	for range 2 {
+		bottle, err := b.launch(t.Context(), "bottles:\n  b: {image: img, workspace: false, env: {HOME: /data}, forward: [SECRET]}\nagents:\n  robot: {bottle: b, files: [{content: x, target: ~/f}]}\n", core.Wishes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"HOME": "/data", "USER": "robot", "SECRET": "hidden"} {
+			var out bytes.Buffer
+			if _, err := bottle.Exec(t.Context(), core.ExecOptions{Command: []string{"getenv", name}, Stdout: &out}); err != nil || out.String() != want {
+				t.Errorf("%s is %q, %v", name, out.String(), err)
+			}
+		}
+		if text := readBack(t, bottle, "/data/f"); text != "x" {
+			t.Errorf("%q", text)
+		}
+		if err := bottle.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A file of the manifest's is none of the image's, wherever it lies.

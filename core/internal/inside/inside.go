@@ -3,7 +3,8 @@
 // any image of the architecture, one with no shell and no files too.
 //
 //   - idle is the container's main process. It does nothing, reaps if it is
-//     PID 1, and exits with 0 when it is told to end.
+//     PID 1, and exits with 0 when it is told to end. idle FILE first does what put does, and
+//     then says [Ready] on its standard error.
 //   - put FILE writes its standard input to FILE, readable by its own user alone;
 //     share FILE writes it for everybody to read, whatever the umask leaves.
 //   - get FILE writes FILE to its standard output, nothing if it is missing or may not be
@@ -21,8 +22,8 @@
 // # Why
 //
 // Variables that hold secrets must not become part of what the engine records
-// about a container or an exec. They are sent through the standard input of one
-// exec into a file on a tmpfs, and every later exec takes them from there, also
+// about a container or an exec. They are sent through the standard input of the main
+// process, or of one exec, into a file on a tmpfs, and every later exec takes them from there, also
 // one by another process of bottle's that does not know them.
 package inside
 
@@ -89,6 +90,13 @@ func Program(arch string) ([]byte, error) {
 
 // Idle is the command of the container's main process.
 func Idle() []string { return []string{Path, "idle"} }
+
+// IdleWith is the same, of a process that first takes what [EncodeEnv] returns, keeps it in a
+// file and says [Ready].
+func IdleWith(file string) []string { return append(Idle(), file) }
+
+// Ready is the line by which [IdleWith] says that it has kept what it was given.
+const Ready = "ready"
 
 // Put is the command that takes what [EncodeEnv] returns and keeps it in a file.
 func Put(file string) []string { return []string{Path, "put", file} }

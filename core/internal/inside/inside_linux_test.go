@@ -135,6 +135,48 @@ func TestIdleEndsWhenItIsTold(t *testing.T) {
 	}
 }
 
+func TestIdleKeepsWhatItIsGivenFirst(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	cmd := exec.Command(program(t), "idle", file)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, "A=1\x00"); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, len(Ready)+1)
+	if _, err := io.ReadFull(said, line); err != nil || string(line) != Ready+"\n" {
+		t.Errorf("it says %q, %v", line, err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil || string(content) != "A=1\x00" {
+		t.Errorf("got %q, %v", content, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Error(err)
+	}
+	if status, _, errs := run(t, nil, "x", "idle", filepath.Join(file, "below")); status != 125 || !strings.Contains(errs, "cannot be made") {
+		t.Errorf("status %d, %q", status, errs)
+	}
+}
+
 func TestACommandWaitsForTheSizeOfItsTerminal(t *testing.T) {
 	cmd := exec.Command(program(t), "tty", "/nosuch", "/bin/sh", "-c", "stty size; exit 3")
 	terminal, err := pty.Start(cmd)
@@ -223,7 +265,7 @@ func TestPutFollowsNoLink(t *testing.T) {
 }
 
 func TestUnusableArgumentsAreSaid(t *testing.T) {
-	for _, args := range [][]string{nil, {"idle", "x"}, {"end"}, {"put"}, {"share"}, {"env", "x"}, {"nosuch"}} {
+	for _, args := range [][]string{nil, {"idle", "x", "y"}, {"end"}, {"put"}, {"share"}, {"env", "x"}, {"nosuch"}} {
 		if status, _, errs := run(t, nil, "", args...); status != 125 || !strings.Contains(errs, "usage") {
 			t.Errorf("%q: status %d, %q", args, status, errs)
 		}

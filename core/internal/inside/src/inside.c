@@ -3,6 +3,7 @@
  * it runs in any image.
  *
  *   idle                  does nothing until it is told to end
+ *   idle FILE             does what put does, says so, and then the same
  *   put FILE              writes standard input to FILE, for its own user alone
  *   share FILE            writes standard input to FILE, for everybody to read
  *   get FILE              writes FILE to standard output
@@ -78,7 +79,8 @@ static void write_all(const char *path, long fd, const char *buf, long n)
 	}
 }
 
-static void put(const char *path, int mode)
+/* Standard input, to its end, in a file. */
+static void keep(const char *path, int mode)
 {
 	long n, fd = sys6(SYS_openat, AT_FDCWD, (long)path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode, 0, 0);
 	char *buf = take(65536);
@@ -92,7 +94,7 @@ static void put(const char *path, int mode)
 			fail(EXIT_FAILED, path, "standard input cannot be read");
 		write_all(path, fd, buf, n);
 	}
-	quit(0);
+	sys(SYS_close, fd, 0, 0, 0);
 }
 
 /* --- env ------------------------------------------------------------------- */
@@ -254,8 +256,9 @@ static long peek(const char *pid, const char *name, char *buf, long size)
 /* Is a process one that shall end? Not what idles, and not what has ended already. */
 static int counts(const char *pid)
 {
-	static const char idles[] = "/idle";
+	static const char program[] = "/inside";
 	char buf[512];
+	const char *arg = buf;
 	long i, n = peek(pid, "/stat", buf, sizeof buf);
 
 	/* The state comes after the name, which may hold anything. */
@@ -265,10 +268,10 @@ static int counts(const char *pid)
 				return 0;
 			break;
 		}
-	/* Its command line is "…/inside", "idle". */
+	/* Its command line begins with "…/inside", "idle". */
 	n = peek(pid, "/cmdline", buf, sizeof buf);
-	i = n - (long)sizeof "inside" - (long)sizeof idles + 1;
-	return !(i > 0 && same(buf + i - 1, "/inside") && same(buf + i + (long)sizeof "inside", idles + 1));
+	i = (long)length(arg) - (long)length(program);
+	return !(i >= 0 && same(arg + i, program) && i + (long)sizeof program < n && same(arg + i + sizeof program, "idle"));
 }
 
 /* Sends a signal, if it is none only asks, to all processes of the user but for PID 1,
@@ -324,10 +327,19 @@ __attribute__((noreturn, used)) void start(long *stack)
 
 	if (argc == 2 && same(argv[1], "idle"))
 		idle();
-	if (argc == 3 && same(argv[1], "put"))
-		put(argv[2], 0600);
-	if (argc == 3 && same(argv[1], "share"))
-		put(argv[2], 0644);
+	if (argc == 3 && same(argv[1], "idle")) {
+		keep(argv[2], 0600);
+		say("ready\n");
+		idle();
+	}
+	if (argc == 3 && same(argv[1], "put")) {
+		keep(argv[2], 0600);
+		quit(0);
+	}
+	if (argc == 3 && same(argv[1], "share")) {
+		keep(argv[2], 0644);
+		quit(0);
+	}
 	if (argc == 3 && same(argv[1], "get")) {
 		char *file = contents(argv[2], &size);
 		write_all(argv[2], 1, file, size);
@@ -341,5 +353,5 @@ __attribute__((noreturn, used)) void start(long *stack)
 		char *file = contents(argv[2], &size);
 		run(argv + 3, merged(env, file, size));
 	}
-	fail(EXIT_FAILED, "usage", "idle | put|share|get FILE | env|tty FILE CMD [ARG...] | end SECONDS");
+	fail(EXIT_FAILED, "usage", "idle [FILE] | put|share|get FILE | env|tty FILE CMD [ARG...] | end SECONDS");
 }
