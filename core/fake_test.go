@@ -68,6 +68,13 @@ func (b *bench) write(name, content string) {
 	}
 }
 
+func (b *bench) unlink(name string) {
+	b.t.Helper()
+	if err := os.Remove(filepath.Join(b.dir, name)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *bench) link(name, target string) {
 	b.t.Helper()
 	if err := os.Symlink(target, filepath.Join(b.dir, name)); err != nil {

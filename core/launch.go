@@ -218,7 +218,8 @@ type launch struct {
 	recalled bool              // by stepRecall: all that it looks for is known
 	store    *trust.Store      // by stepRecall, if it is recalled
 	handed   bool              // by stepAgent: its process has its variables
-	// registered is by stepProvision: where the supervise server is registered, by program.
+	// registered is by stepProvision: where the supervise server is registered, by program;
+	// empty if it cannot be.
 	registered map[string]string
 
 	dockerfile string // the text that the image is built from

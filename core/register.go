@@ -25,7 +25,8 @@ func (l *launch) registerSupervise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.report.result(stepRegister, strings.Join(slices.Sorted(maps.Values(l.registered)), ", "))
+	where := slices.DeleteFunc(slices.Sorted(maps.Values(l.registered)), func(target string) bool { return target == "" })
+	l.report.result(stepRegister, strings.Join(where, ", "))
 	return place(ctx, l.rt, l.container.ID, fileItems(files, nil, l.user), l.user)
 }
 
@@ -56,6 +57,7 @@ func (l *launch) registrations(existing func(target string) ([]byte, error)) (fi
 			continue
 		case errors.As(err, &odd):
 			l.report.note(stepRegister, fmt.Sprintf("the supervise server is not registered for %s: %v", name, err))
+			target = ""
 		case err != nil:
 			return nil, err
 		default:

@@ -240,6 +240,47 @@ func TestARegistrationBehindALinkComesLater(t *testing.T) {
 	}
 }
 
+// What is no configuration of the program's stays as it is, and is said.
+func TestAnOddConfigurationIsNotAddedTo(t *testing.T) {
+	b := recallBench(t)
+	b.images = imagecache.New(path.Join(b.dir, "cache"))
+	b.write("src/.vscode/mcp.json", "[]")
+	b.write("src/.mcp.json", "")
+	b.unlink("src/.mcp.json")
+	b.link("src/.mcp.json", "main.go")
+	for range 2 {
+		b.events = nil
+		bottle, err := b.launchSealed(t.Context(), recalledText)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := readBack(t, bottle, "/home/robot/work/.vscode/mcp.json"); text != "[]" {
+			t.Errorf("%q", text)
+		}
+		if kind := b.tree("bottle-coder")["/home/robot/work/.mcp.json"]; !strings.HasSuffix(kind, " main.go") {
+			t.Errorf("the link is %q", kind)
+		}
+		var said []string
+		for _, e := range b.events {
+			if e.Step == "register supervise" && (e.State == core.StateNote || e.State == core.StateEnd) {
+				said = append(said, e.Text)
+			}
+		}
+		slices.Sort(said)
+		want := []string{
+			"/home/robot/.codex/config.toml, /home/robot/.cursor/mcp.json, /home/robot/.gemini/settings.json",
+			"the supervise server is not registered for claude: /home/robot/work/.mcp.json is no regular file",
+			"the supervise server is not registered for vscode: ./.vscode/mcp.json is no JSON object",
+		}
+		if !slices.Equal(said, want) {
+			t.Errorf("said %q", said)
+		}
+		if err := bottle.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestACacheThatCannotBeWrittenIsNoError(t *testing.T) {
 	b := recallBench(t)
 	b.write("cache", "a file")
