@@ -151,12 +151,6 @@ func (b *Bottle) CopyFrom(ctx context.Context, path string) (io.ReadCloser, erro
 	return b.rt.CopyFrom(ctx, b.agent(), path)
 }
 
-// Logs writes what the container's main process said, which is nothing unless
-// something is wrong.
-func (b *Bottle) Logs(ctx context.Context, w io.Writer) error {
-	return b.rt.Logs(ctx, b.agent(), runtime.LogOptions{Stdout: w, Stderr: w})
-}
-
 // Detach lets the bottle live on when this process ends: Close does nothing any
 // more. [Open] finds it again. If that cannot be recorded, the bottle stays this
 // process's, to be closed.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/core/internal/inside"
 	"github.com/bottle-run/bottle/runtime"
 )
 
@@ -105,7 +106,14 @@ func (b *Bottle) openLog(ctx context.Context, from Sidecar, opts runtime.LogOpti
 	f := newFeed[LogLine]()
 	var at time.Time
 	opts.Stamp = func(t time.Time) { at = t }
+	first := true
 	give := func(l LogLine) error {
+		// The idle process says first that it has its variables: that is no word of the agent's.
+		ours := first && from.Role == RoleAgent && l.Stderr && string(l.Text) == inside.Ready
+		first = false
+		if ours {
+			return nil
+		}
 		l.Role = from.Role
 		return f.give(ctx, l, skip)
 	}

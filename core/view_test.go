@@ -196,6 +196,33 @@ func TestTheHomeOfARecalledUserIsTheOneThatCounts(t *testing.T) {
 	}
 }
 
+func TestWhatTheIdleProcessSaysIsNoneOfTheAgentsWords(t *testing.T) {
+	b := newBench(t, nil)
+	b.images = imagecache.New(path.Join(b.dir, "cache"))
+	for range 2 {
+		bottle, err := b.launch(t.Context(), small, core.Wishes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.says <- "one\n"
+		var lines []string
+		for len(lines) == 0 { // what is said takes a moment
+			if err := bottle.ReadLogs(t.Context(), core.LogOptions{}, func(l core.LogLine) error {
+				lines = append(lines, string(l.Text))
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(lines, []string{"one"}) {
+			t.Errorf("%q", lines)
+		}
+		if err := bottle.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A file of the manifest's is none of the image's, wherever it lies.
 func TestWhatTheManifestPutsThereIsNotTakenForTheImages(t *testing.T) {
 	b := recallBench(t)

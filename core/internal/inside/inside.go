@@ -96,7 +96,7 @@ func Idle() []string { return []string{Path, "idle"} }
 func IdleWith(file string) []string { return append(Idle(), file) }
 
 // Ready is the line by which [IdleWith] says that it has kept what it was given.
-const Ready = "ready"
+const Ready = "bottle: the variables are here"
 
 // Put is the command that takes what [EncodeEnv] returns and keeps it in a file.
 func Put(file string) []string { return []string{Path, "put", file} }

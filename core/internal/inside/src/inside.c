@@ -329,7 +329,7 @@ __attribute__((noreturn, used)) void start(long *stack)
 		idle();
 	if (argc == 3 && same(argv[1], "idle")) {
 		keep(argv[2], 0600);
-		say("ready\n");
+		say("bottle: the variables are here\n");
 		idle();
 	}
 	if (argc == 3 && same(argv[1], "put")) {
