@@ -43,7 +43,28 @@ func (e *engine) BuildImage(ctx context.Context, spec runtime.BuildSpec) (runtim
 // by it the images of its steps are found again.
 const labelBuild = "dev.bottle.podman.build"
 
+// buildTries is how often a build is begun whose step the engine itself has killed.
+const buildTries = 3
+
+// stepLost is how such a build fails. Before buildah 1.31 the OCI runtime of a step is sent
+// SIGKILL when the thread that started it ends, which may be at any time
+// (github.com/containers/podman/issues/17918). A step that is killed itself has status 137.
+const stepLost = "while running runtime: signal: killed"
+
+// build builds an image and returns its ID.
 func (e *engine) build(ctx context.Context, spec runtime.BuildSpec) (string, error) {
+	for try := 1; ; try++ {
+		id, err := e.buildOnce(ctx, spec)
+		if err == nil || try == buildTries || ctx.Err() != nil || !strings.Contains(err.Error(), stepLost) {
+			return id, err
+		}
+		if _, err := fmt.Fprintln(spec.Progress, "the engine has killed the step: the build is begun again"); err != nil {
+			return "", err
+		}
+	}
+}
+
+func (e *engine) buildOnce(ctx context.Context, spec runtime.BuildSpec) (string, error) {
 	source, err := buildcontext.Open(spec.ContextDir, spec.Dockerfile)
 	if err != nil {
 		return "", err
