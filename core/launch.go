@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -542,9 +541,12 @@ func (l *launch) runAgent(ctx context.Context) error {
 	}
 	// Not every OCI runtime lets a process be spoken to.
 	if l.recalled && l.plan.OCIRuntime == "" {
-		if err := l.handVariables(&spec); err != nil {
+		bounded, cancel, err := l.handVariables(ctx, &spec)
+		if err != nil {
 			return err
 		}
+		defer cancel(nil)
+		ctx = bounded
 	}
 	if l.container, err = l.rt.Run(ctx, spec); err != nil {
 		return err
@@ -617,25 +619,26 @@ func imageEnv(env []string, name string) string {
 	return ""
 }
 
-// handVariables has the container's main process keep the variables when it starts.
-func (l *launch) handVariables(spec *runtime.ContainerSpec) error {
+// handVariables has the container's main process keep the variables when it starts. Run is to
+// be called with the context.
+func (l *launch) handVariables(ctx context.Context, spec *runtime.ContainerSpec) (context.Context, context.CancelCauseFunc, error) {
 	env, err := l.variables()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	encoded, err := encodeEnv(env)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	spec.Entrypoint = inside.IdleWith(inside.EnvFile)
-	spec.Handshake = &runtime.Handshake{Input: bytes.NewReader(encoded), Answer: func(line []byte) (bool, error) {
+	shake, bounded, cancel := handshake(ctx, encoded, func(line []byte) (bool, error) {
 		if string(line) != inside.Ready {
 			return false, fmt.Errorf("the variables could not be passed into the container: %s", escaped(string(line)))
 		}
 		return true, nil
-	}}
-	l.handed = true
-	return nil
+	})
+	spec.Handshake, l.handed = shake, true
+	return bounded, cancel, nil
 }
 
 // passVariables gives the agent's processes their variables, if the main process has not

@@ -12,9 +12,23 @@ import (
 	"github.com/bottle-run/bottle/sidecar/delivery"
 )
 
-// answerTime bounds what a sidecar may take to say whether it is ready, once it has been
-// given all that it needs.
+// answerTime bounds what a container's first process may take to say whether it is ready, once
+// it has been given all that it needs.
 const answerTime = time.Minute
+
+// handshake has a container's first process be given something when it starts; answer is told
+// what it says. Run is to be called with the context, which ends with errSilent if that takes
+// too long.
+func handshake(ctx context.Context, input []byte, answer func(line []byte) (bool, error)) (*runtime.Handshake, context.Context, context.CancelCauseFunc) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	return &runtime.Handshake{
+		Input: &given{r: bytes.NewReader(input), all: func() {
+			late := time.AfterFunc(answerTime, func() { cancel(errSilent) })
+			context.AfterFunc(bounded, func() { late.Stop() })
+		}},
+		Answer: answer,
+	}, bounded, cancel
+}
 
 // runReady starts a sidecar that speaks our protocol, gives it a document and returns when it
 // is ready. If it is not, nothing of it is left.
@@ -23,23 +37,17 @@ func (l *launch) runReady(ctx context.Context, step string, spec runtime.Contain
 	if err != nil {
 		return runtime.Container{}, err
 	}
-	bounded, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	said := &tailBuffer{max: maxLastWords}
-	spec.Handshake = &runtime.Handshake{
-		Input: &given{r: bytes.NewReader(encoded), all: func() {
-			late := time.AfterFunc(answerTime, func() { cancel(errSilent) })
-			context.AfterFunc(bounded, func() { late.Stop() })
-		}},
-		Answer: func(line []byte) (bool, error) {
-			_, _ = said.Write(append(line[:len(line):len(line)], '\n')) // it never fails
-			ready, reason := delivery.Answer(line)
-			if reason != nil {
-				return false, &notReadyError{escaped(reason.Error())}
-			}
-			return ready, nil
-		},
-	}
+	shake, bounded, cancel := handshake(ctx, encoded, func(line []byte) (bool, error) {
+		_, _ = said.Write(append(line[:len(line):len(line)], '\n')) // it never fails
+		ready, reason := delivery.Answer(line)
+		if reason != nil {
+			return false, &notReadyError{escaped(reason.Error())}
+		}
+		return ready, nil
+	})
+	defer cancel(nil)
+	spec.Handshake = shake
 	c, err := l.runSidecar(bounded, step, spec)
 	if err == nil || ctx.Err() != nil {
 		return c, err
@@ -47,7 +55,7 @@ func (l *launch) runReady(ctx context.Context, step string, spec runtime.Contain
 	return c, notTaken(spec.Labels[LabelRole], err, said.lines())
 }
 
-// errSilent is a sidecar that does not answer.
+// errSilent is a process that does not answer.
 var errSilent = fmt.Errorf("it has not said within %v whether it is ready", answerTime)
 
 // notReadyError is what a sidecar says that is not ready, escaped.
