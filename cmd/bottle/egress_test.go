@@ -68,6 +68,7 @@ func TestEgress(t *testing.T) {
 				}
 				env.Setenv("SIDECAR", sidecarCopy)
 				env.Setenv("BAD", badImage)
+				env.Setenv("SILENT", silentImage)
 				env.Setenv(sidecarimage.Variable, os.Getenv(sidecarimage.Variable))
 				if err := os.WriteFile(filepath.Join(env.WorkDir, "corp.pem"), outside.roots, 0o644); err != nil {
 					return err
@@ -103,6 +104,7 @@ func (e *scriptEngine) removeSidecarImages(t *testing.T) {
 const (
 	sidecarCopy = "localhost/bottle-e2e/sidecar:1" // does as they do
 	badImage    = "localhost/bottle-e2e/bad:1"     // does not
+	silentImage = "localhost/bottle-e2e/silent:1"  // is never ready
 )
 
 // loadSidecars puts the stand-ins on the engine.
@@ -116,6 +118,8 @@ func (e *scriptEngine) loadSidecars(t *testing.T) {
 	check(t, err)
 	config.Entrypoint = []string{"/busybox", "sh", "-c", `printf 'last words\033[31m of this image\n' >&2; exit 3`}
 	e.load(t, badImage, config, map[string][]byte{"busybox": busybox})
+	config.Entrypoint = []string{"/busybox", "sh", "-c", "while :; do sleep 1; done"}
+	e.load(t, silentImage, config, map[string][]byte{"busybox": busybox})
 }
 
 // load puts an image of some programs on the engine.
