@@ -44,7 +44,7 @@ agents: {coder: {bottle: dev, prompt: "do it"}}
 // TestWhateverGoesWrongAtAnyCallOfALaunchWithEverySidecarNothingIsLeft does the same with
 // all that a bottle can have beside its agent.
 func TestWhateverGoesWrongAtAnyCallOfALaunchWithEverySidecarNothingIsLeft(t *testing.T) {
-	everyCallGoesWrong(t, 30, func(t *testing.T) (*bench, launcher) {
+	everyCallGoesWrong(t, 28, func(t *testing.T) (*bench, launcher) {
 		b, _ := sealedBench(t)
 		return b, func(ctx context.Context, rt runtime.Runtime) (*core.Bottle, error) {
 			b.rt = rt

@@ -18,7 +18,7 @@ const module = "github.com/bottle-run/bottle/"
 // TestImportsPointOneWay holds the rules between the rooms: cmd → core → runtime;
 // engines know neither core nor each other; core knows no engine; sidecars know
 // neither core nor the runtime; only cmd/bottle knows which engines there are; what
-// is in internal serves the tests of all and knows none.
+// is in internal serves all and knows none.
 func TestImportsPointOneWay(t *testing.T) {
 	needs.Program(t, "go", "golang-go")
 	out, err := exec.Command("go", "list", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{range .Imports}} {{.}}{{end}}{{end}}`, module+"...").Output()
@@ -68,8 +68,8 @@ func forbidden(pkg, imported string, engines []string) string {
 		return "the fake engine is for tests"
 	case in(imported, "runtime/faulty"):
 		return "faults are for tests"
-	case in(imported, "internal") && !in(pkg, "internal"):
-		return "what all rooms share is for their tests"
+	case in(imported, "internal/needs") && !in(pkg, "internal"):
+		return "what tests need is for tests"
 	case in(pkg, "internal") && !in(imported, "internal"):
 		return "what all rooms share knows none of them"
 	}

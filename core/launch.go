@@ -290,7 +290,9 @@ func (l *launch) steps() []graph.Step {
 		filled = append(slices.Clone(filled), stepProvision)
 	}
 	if s := l.plan.Supervise; s != nil {
-		steps = append(steps, graph.Step{Name: stepPolicy, Needs: []string{stepAgent}, Run: l.sharePolicy})
+		if l.plan.ReadOnly {
+			steps = append(steps, graph.Step{Name: stepPolicy, Needs: []string{stepAgent}, Run: l.sharePolicy})
+		}
 		if len(s.MCP) > 0 {
 			// What it adds to has been put there.
 			steps = append(steps, graph.Step{Name: stepRegister, Needs: filled, Run: l.registerSupervise})
@@ -509,25 +511,18 @@ func (l *launch) runAgent(ctx context.Context) error {
 	} else if err := errors.Join(l.labelWorkspace(labels), l.noteRestart(labels)); err != nil {
 		return err
 	}
-	files, err := l.trustFiles()
+	files, err := l.agentFiles(program)
 	if err != nil {
 		return err
 	}
-	if l.recalled && l.egress != nil && !l.plan.ReadOnly {
-		writes, err := l.trustWrites(l.store)
-		if err != nil {
-			return err
-		}
-		for _, w := range writes {
-			files = append(files, runtime.File{Path: w.Path, Mode: uint32(w.Mode) & 0o777, UID: w.UID, GID: w.GID, Content: w.Content})
-		}
-	}
-	files = append(files, runtime.File{Path: inside.Path, Mode: 0o755, Content: program})
 	env, err := l.agentEnv()
 	if err != nil {
 		return err
 	}
 	tmpfs := []runtime.Tmpfs{{Target: inside.Tmpfs, Size: inside.TmpfsSize}}
+	if l.plan.Supervise != nil && l.plan.ReadOnly {
+		tmpfs = append(tmpfs, runtime.Tmpfs{Target: policyDir, Size: policySize})
+	}
 	for _, t := range l.plan.Tmpfs {
 		tmpfs = append(tmpfs, runtime.Tmpfs{Target: t.Target, Size: t.Size})
 	}
@@ -560,6 +555,28 @@ func (l *launch) runAgent(ctx context.Context) error {
 	})
 	l.report.result(stepAgent, name)
 	return nil
+}
+
+// agentFiles are in the agent's container before it starts; program is its main process.
+func (l *launch) agentFiles(program []byte) ([]runtime.File, error) {
+	files, err := l.trustFiles()
+	if err != nil {
+		return nil, err
+	}
+	if l.recalled && l.egress != nil && !l.plan.ReadOnly {
+		writes, err := l.trustWrites(l.store)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range writes {
+			files = append(files, runtime.File{Path: w.Path, Mode: uint32(w.Mode) & 0o777, UID: w.UID, GID: w.GID, Content: w.Content})
+		}
+	}
+	policy, err := l.policyFiles()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(files, policy...), runtime.File{Path: inside.Path, Mode: 0o755, Content: program}), nil
 }
 
 // imageRef is what the engine knows the image by: its ID stays the same if a tag

@@ -229,7 +229,8 @@ func (r *restart) readVariables(ctx context.Context) error {
 	return nil
 }
 
-// sharePolicy gives the agent its copy of the policy that is in force now.
+// sharePolicy gives the agent its copy of the policy that is in force now, which need not be
+// that of the launch.
 func (r *restart) sharePolicy(ctx context.Context) error {
 	live, err := r.bottle.Policy(ctx)
 	if err != nil {

@@ -19,7 +19,10 @@ const (
 	// superviseURL is where it speaks MCP.
 	superviseURL = "http://" + RoleSupervise + ":9100/"
 	// PolicyFile is where the agent finds its policy, written by root and readable by all.
-	PolicyFile = inside.Tmpfs + "/policy.json"
+	PolicyFile = policyDir + "/policy.json"
+	// policyDir is root's; of a bottle whose root is read-only it is a tmpfs of policySize bytes.
+	policyDir  = inside.Dir + "/policy"
+	policySize = 16 << 20
 	// superviseServer is its name in the configuration of agents.
 	superviseServer = "supervise"
 	// PolicyVariable and SuperviseVariable hold them.
@@ -92,15 +95,32 @@ func (l *launch) superviseEnv() map[string]string {
 	return map[string]string{PolicyVariable: PolicyFile, SuperviseVariable: superviseURL}
 }
 
-// sharePolicy puts the agent's copy of its policy into its container.
+// sharePolicy puts the agent's copy of its policy into its container, which was not made with
+// it.
 func (l *launch) sharePolicy(ctx context.Context) error {
 	return sharePolicy(ctx, l.rt, l.container.ID, l.superviseConfig())
 }
 
 func sharePolicy(ctx context.Context, rt runtime.Runtime, container string, c *config.Supervise) error {
-	text, err := json.MarshalIndent(change.ConfigurationOf(c), "", "  ")
+	text, err := policyText(c)
 	if err != nil {
 		return err
 	}
-	return share(ctx, rt, container, PolicyFile, append(text, '\n'))
+	return share(ctx, rt, container, PolicyFile, text)
+}
+
+// policyText is what the agent's copy of its policy holds.
+func policyText(c *config.Supervise) ([]byte, error) {
+	text, err := json.MarshalIndent(change.ConfigurationOf(c), "", "  ")
+	return append(text, '\n'), err
+}
+
+// policyFiles are in the agent's container before it starts: its copy of its policy, which a
+// read-only root would keep from being renewed.
+func (l *launch) policyFiles() ([]runtime.File, error) {
+	if l.plan.Supervise == nil || l.plan.ReadOnly {
+		return nil, nil
+	}
+	text, err := policyText(l.superviseConfig())
+	return []runtime.File{{Path: PolicyFile, Mode: 0o644, Content: text}}, err
 }

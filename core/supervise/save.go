@@ -15,6 +15,7 @@ import (
 	"github.com/bottle-run/bottle/core"
 	"github.com/bottle-run/bottle/core/egress"
 	"github.com/bottle-run/bottle/core/manifest"
+	"github.com/bottle-run/bottle/internal/atomicfile"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/policy"
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
@@ -217,11 +218,8 @@ func replaceFile(file string, was, text []byte) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	temporary := func() (*os.File, error) {
-		return os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	}
 	// Better to know before anything is approved.
-	probe, err := temporary()
+	probe, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
 	if err != nil {
 		return nil, core.Errorf(core.KindInput, "%s cannot be replaced: %w", file, err)
 	}
@@ -236,18 +234,6 @@ func replaceFile(file string, was, text []byte) (func() error, error) {
 		if !bytes.Equal(now, was) {
 			return fmt.Errorf("%s has been changed meanwhile", file)
 		}
-		temp, err := temporary()
-		if err != nil {
-			return err
-		}
-		_, err = temp.Write(text)
-		err = errors.Join(err, temp.Chmod(info.Mode().Perm()), temp.Sync(), temp.Close())
-		if err == nil {
-			err = os.Rename(temp.Name(), file)
-		}
-		if err != nil {
-			_ = os.Remove(temp.Name()) // the first error counts
-		}
-		return err
+		return atomicfile.Write(file, text, info.Mode())
 	}, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/bottle-run/bottle/internal/atomicfile"
 	"github.com/bottle-run/bottle/runtime"
 )
 
@@ -394,16 +395,5 @@ func writeOnce(path string, content []byte) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, content) {
 		return nil
 	}
-	part, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = part.Write(content)
-	if err = errors.Join(err, part.Close()); err == nil {
-		err = os.Rename(part.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(part.Name())
-	}
-	return err
+	return atomicfile.Write(path, content, 0o600)
 }

@@ -18,10 +18,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/bottle-run/bottle/internal/atomicfile"
 )
 
 // MinLength is the shortest value, in bytes, that is searched for and masked: shorter
@@ -145,17 +146,7 @@ func Put(path string, r io.Reader) (Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding secrets: %w", err)
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".secrets-*") // 0600
-	if err != nil {
-		return nil, fmt.Errorf("writing secrets: %w", err)
-	}
-	defer func() { _ = os.Remove(temp.Name()) }()
-	_, err = temp.Write(data)
-	err = errors.Join(err, temp.Chmod(0o400), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
+	if err := atomicfile.Write(path, data, 0o400); err != nil {
 		return nil, fmt.Errorf("writing secrets: %w", err)
 	}
 	return set, nil

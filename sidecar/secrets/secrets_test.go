@@ -51,7 +51,7 @@ func TestPutAndLoad(t *testing.T) {
 	if set, err := Load(path); err != nil || set["c"].Value != "three" {
 		t.Errorf("after a refused one: %v, %v", set, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".secrets-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	if err := os.Chmod(path, 0o440); err != nil {

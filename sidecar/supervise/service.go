@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
 
+	"github.com/bottle-run/bottle/internal/atomicfile"
 	"github.com/bottle-run/bottle/sidecar/audit"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/internal/front"
@@ -186,25 +186,10 @@ func (s *Service) Test(string, string) front.Verdict {
 
 // keep writes the configuration in force over the one that was delivered.
 func (s *Service) keep() {
-	err := func() error {
-		data, err := json.Marshal(s.ledger.Config())
-		if err != nil {
-			return err
-		}
-		temp, err := os.CreateTemp(filepath.Dir(s.file), ".config-*")
-		if err != nil {
-			return err
-		}
-		_, err = temp.Write(data)
-		err = errors.Join(err, temp.Chmod(0o400), temp.Close())
-		if err == nil {
-			err = os.Rename(temp.Name(), s.file)
-		}
-		if err != nil {
-			_ = os.Remove(temp.Name())
-		}
-		return err
-	}()
+	data, err := json.Marshal(s.ledger.Config())
+	if err == nil {
+		err = atomicfile.Write(s.file, data, 0o400)
+	}
 	if err == nil {
 		return
 	}

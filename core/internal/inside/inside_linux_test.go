@@ -305,7 +305,7 @@ func TestEndTellsProcessesToEnd(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
 		"one that ends":         {`sleep 99 & p=$!; "$1" end 9; echo status $?; wait $p; echo sleep $?`, "status 0\nsleep 143\n"},
 		"one that takes longer": {`sh -c 'trap "" TERM; echo ready >&3; sleep 2' 3>fifo & read x <fifo; "$1" end 0; echo status $?`, "status 1\n"},
-		"one that idles stays":  {`"$1" idle & "$1" end 9; echo status $?; kill -0 $! && echo idles`, "status 0\nidles\n"},
+		"one that idles stays":  {`"$1" idle env </dev/null 2>fifo & p=$!; read x <fifo; "$1" end 9; echo status $?; kill -0 $p && echo idles`, "status 0\nidles\n"},
 		"what has ended":        {`sh -c 'sh -c true & exec sleep 99' & sleep 0.3; "$1" end 9; echo status $?`, "status 0\n"},
 		"none":                  {`"$1" end 0; echo status $?`, "status 0\n"},
 	} {

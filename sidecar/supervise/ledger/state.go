@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bottle-run/bottle/internal/atomicfile"
 	"github.com/bottle-run/bottle/sidecar/config"
 	"github.com/bottle-run/bottle/sidecar/supervise/change"
 )
@@ -154,17 +155,5 @@ func (l *Ledger) write(s *state) error {
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(l.file), ".proposals-*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(data)
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), l.file)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return atomicfile.Write(l.file, data, 0o600)
 }
