@@ -277,11 +277,9 @@ func (f *Forwarder) answer(w http.ResponseWriter, rc *http.ResponseController, r
 			}
 			res.BytesIn += int64(n)
 			watch.moved()
-			// A full buffer means that more is at hand. The end is not kept until the handler
-			// returns: what it still has to do is nothing that the client needs to wait for.
-			// Over HTTP/2 it is, as the end of the stream goes with it then, unless a body of
-			// the client's that still comes keeps the handler.
-			last := r.ProtoMajor == 2 && res.BytesIn == resp.ContentLength && r.ContentLength == 0
+			// A full buffer means that more is at hand. The end is sent when the handler
+			// returns, which a body of the client's that still comes may keep it from.
+			last := res.BytesIn == resp.ContentLength && r.ContentLength == 0
 			if streams || n < len(*buf) && !last {
 				if werr := rc.Flush(); werr != nil {
 					res.Err = fmt.Errorf("answering the client: %w", werr)
