@@ -40,8 +40,10 @@ type connection struct{}
 
 // handler is what is on the network.
 func (s *Service) handler() http.Handler {
-	server := s.tools()
-	streamable := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{
+	// When an agent first asks: the schemas of the tools take longer than all else before the
+	// sidecar is ready, for which a launch waits.
+	server := sync.OnceValue(s.tools)
+	streamable := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server() }, &mcp.StreamableHTTPOptions{
 		// Every request stands alone: there is no session to lose, nor to exhaust.
 		Stateless: true, MaxRequestBodyBytes: maxBody,
 	})

@@ -179,8 +179,12 @@ func (t Transport) Forwarder(idle time.Duration) (*intercept.Forwarder, func()) 
 	}
 }
 
-// Roots reads the system's roots and those of files.
+// Roots reads the system's roots and those of files. The system's alone are nil, which stands
+// for them in a [tls.Config]: they are read when the first certificate is to be verified.
 func Roots(system bool, files ...string) (*x509.CertPool, error) {
+	if system && len(files) == 0 {
+		return nil, nil
+	}
 	pool := x509.NewCertPool()
 	if system {
 		// A host without a store has none: the files are then all there is.
