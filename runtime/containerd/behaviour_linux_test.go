@@ -173,7 +173,7 @@ func TestWhatAKilledProcessLeftIsSwept(t *testing.T) {
 	if err := e.RemoveNetwork(t.Context(), n.Name); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("the network is in use, but: %v", err)
 	}
-	e.sweep(t.Context())
+	e.sweep(t.Context(), true)
 	if _, err := os.Stat(e.containerDir(id)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
 	}
@@ -182,6 +182,66 @@ func TestWhatAKilledProcessLeftIsSwept(t *testing.T) {
 	}
 	if left, err := e.endpoints(n.ID); err != nil || len(left) > 0 {
 		t.Errorf("addresses are still taken: %v, %v", left, err)
+	}
+}
+
+// TestEveryContainerIsLookedAtWhereThereIsAReason leaves what a process that died leaves: it is
+// found by the next one if something tells of it, at the latest when there is no watcher.
+func TestEveryContainerIsLookedAtWhereThereIsAReason(t *testing.T) {
+	e := testEngine(t)
+	e.sweep(t.Context(), true)
+	watched := run(t, e, runtime.ContainerSpec{Name: "ctd-watched", AutoRemove: true})
+	if !e.watched() {
+		t.Fatal("there is no watcher")
+	}
+	for _, test := range []struct {
+		name   string
+		reason func()
+		swept  bool
+	}{
+		{"none", func() {}, false},
+		{"a connection died", func() {
+			if err := os.WriteFile(filepath.Join(e.aliveDir(), "dead00000002.lock"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		{"one has died not long ago", func() { e.sweepAgain() }, true},
+		{"the watcher has gone", func() {
+			if err := e.RemoveContainer(t.Context(), watched.ID); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(20 * time.Second); e.watched() && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}, true},
+	} {
+		_ = os.Remove(e.againFile())
+		id := newID()
+		if err := e.makeDir(id, "ctd-orphan"); err != nil {
+			t.Fatal(err)
+		}
+		test.reason()
+		e.sweep(t.Context(), false)
+		_, err := os.Stat(e.containerDir(id))
+		if swept := errors.Is(err, os.ErrNotExist); swept != test.swept {
+			t.Errorf("%s: swept: %v, want %v", test.name, swept, test.swept)
+		}
+		e.sweep(t.Context(), true)
+		if _, err := os.Stat(e.containerDir(id)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the directory is still there: %v", test.name, err)
+		}
+	}
+	// What is new is a reason for a while.
+	e.sweepAgain()
+	if e.swept(); !e.again() {
+		t.Error("a reason is forgotten at once")
+	}
+	old := time.Now().Add(-2 * againTime)
+	if err := os.Chtimes(e.againFile(), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if e.swept(); e.again() {
+		t.Error("a reason is never forgotten")
 	}
 }
 
@@ -200,7 +260,7 @@ func TestAClaimThatIsBeingWorkedOnIsNotSwept(t *testing.T) {
 	if err := os.Mkdir(e.unnamedDir("ctd-working"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	e.sweep(t.Context())
+	e.sweep(t.Context(), true)
 	for _, dir := range []string{e.containerDir(id), e.unnamedDir("ctd-working")} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
@@ -242,7 +302,7 @@ func TestADirectoryThatWasBeingMadeOrRemovedIsSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e.sweep(t.Context())
+	e.sweep(t.Context(), true)
 	for _, dir := range []string{half, empty, unnamed} {
 		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v", dir, err)
@@ -272,7 +332,7 @@ func TestWhatAConnectionLeftOutlivesNoReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.Remove(own) }()
-	e.sweep(t.Context())
+	e.sweep(t.Context(), true)
 	for _, path := range []string{dir, file, filepath.Join(e.aliveDir(), dead+".lock")} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v", path, err)

@@ -153,7 +153,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 	if err := e.live(); err != nil {
 		return err
 	}
-	e.sweep(ctx)
+	e.sweep(ctx, false)
 	return nil
 }
 

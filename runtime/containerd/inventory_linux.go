@@ -158,7 +158,7 @@ func (e *Engine) listFiles(dir string, add func(string)) error {
 			d.IsDir() && path == dir,
 			strings.HasPrefix(name, "init-") && filepath.Dir(path) == e.state && !strings.Contains(name, "."),
 			d.IsDir() && filepath.Dir(path) == filepath.Join(e.run, "exec"), // a connection's
-			strings.HasSuffix(name, ".lock"):
+			strings.HasSuffix(name, ".lock"), path == e.againFile():
 			return nil // of the engine itself
 		}
 		add(path)

@@ -393,14 +393,17 @@ func (e *Engine) destroy(ctx context.Context, id string) error {
 	_, err = e.tasks().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 	fail("remove its task", err)
 	fail("detach it from its networks", <-detached)
-	if len(errs) > 0 {
-		// The record stays, so that it can be found and removed.
-		return errors.Join(errs...)
+	// Where something fails the record stays, so that it can be found and removed; if there is
+	// none yet, it is found without.
+	if len(errs) == 0 {
+		fail("remove its file system", e.snapshots().Remove(ctx, id))
+		fail("remove its record", e.containers().Delete(ctx, id))
 	}
-	fail("remove its file system", e.snapshots().Remove(ctx, id))
-	fail("remove its record", e.containers().Delete(ctx, id))
 	if len(errs) == 0 {
 		fail("remove its directory", os.RemoveAll(e.containerDir(id)))
+	}
+	if len(errs) > 0 {
+		e.sweepAgain()
 	}
 	return errors.Join(errs...)
 }

@@ -118,6 +118,21 @@ func (e *Engine) ensureWatcher(ctx context.Context) error {
 	return nil
 }
 
+// watched reports whether there is a watcher. Where that cannot be seen there is none.
+func (e *Engine) watched() bool {
+	// Under the gate none is being started: it would not get the lock.
+	gate, err := tryLock(e.watcherGate())
+	if err != nil || gate == nil {
+		return false
+	}
+	defer gate.unlock()
+	l, err := tryLock(e.watcherLock())
+	if l != nil {
+		l.unlock()
+	}
+	return err == nil && l == nil
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -203,66 +218,97 @@ func (e *Engine) watchOnce(ctx context.Context, ready func()) error {
 	ready()
 	again := time.NewTicker(5 * time.Second)
 	defer again.Stop()
+	var of string
 	for {
-		left, err := e.removeEnded(ctx)
+		left, err := e.removeEnded(ctx, of)
 		if err != nil {
 			return err
 		}
-		if left == 0 {
+		if len(left) == 0 {
 			done, err := e.mayEnd(ctx)
 			if done || err != nil {
 				return err
 			}
 		}
-		if err := e.nextEnd(ctx, envelopes, failures, again.C); err != nil {
-			return err
+		for matters := false; !matters; {
+			if of, err = e.nextEnd(ctx, envelopes, failures, again.C); err != nil {
+				return err
+			}
+			if matters, err = e.matters(ctx, of, left); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// nextEnd waits until something has happened that matters here.
-func (e *Engine) nextEnd(ctx context.Context, envelopes <-chan *events.Envelope, failures <-chan error, again <-chan time.Time) error {
+// matters reports whether something that has happened to a container matters, of which left
+// are to be removed when they end: it is one of them, or may be a new one.
+func (e *Engine) matters(ctx context.Context, id string, left map[string]bool) (bool, error) {
+	if id == "" || left[id] {
+		return true, nil
+	}
+	c, err := e.containers().Get(ctx, id)
+	if isNotFound(err) {
+		return false, nil // one that is removed is waited for no more than before
+	}
+	return c.Labels[labelAutoRemove] == "true", err
+}
+
+// nextEnd waits until a container has ended or is removed, and returns which: none if all are
+// to be looked at.
+func (e *Engine) nextEnd(ctx context.Context, envelopes <-chan *events.Envelope, failures <-chan error, again <-chan time.Time) (of string, err error) {
 	for {
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return "", context.Cause(ctx)
 		case <-again:
-			return nil
+			return "", nil
 		case err, ok := <-failures:
 			if !ok || err == nil {
 				err = errors.New("containerd closed the subscription")
 			}
-			return err
+			return "", err
 		case envelope := <-envelopes:
 			if envelope == nil {
-				return errors.New("containerd closed the subscription")
+				return "", errors.New("containerd closed the subscription")
 			}
 			event, err := typeurl.UnmarshalAny(envelope.Event)
 			if err != nil {
-				return nil
+				return "", nil
 			}
-			// The end of an exec is no concern.
-			if exit, ok := event.(*apievents.TaskExit); ok && exit.ID != exit.ContainerID {
-				continue
+			switch event := event.(type) {
+			case *apievents.TaskExit:
+				// The end of an exec is no concern.
+				if event.ID != event.ContainerID {
+					continue
+				}
+				return event.ContainerID, nil
+			case *apievents.ContainerDelete:
+				return event.ID, nil
 			}
-			return nil
+			return "", nil
 		}
 	}
 }
 
-// removeEnded removes the containers that are to be removed and have ended, and
-// returns how many there are left.
-func (e *Engine) removeEnded(ctx context.Context) (left int, err error) {
+// removeEnded removes the containers that are to be removed and have ended, or the one of
+// them that is named, and returns those that are left. To ask whether one has ended is a
+// call to its shim.
+func (e *Engine) removeEnded(ctx context.Context, of string) (left map[string]bool, err error) {
 	list, err := e.containers().List(ctx, fmt.Sprintf("labels.%q==true", labelAutoRemove))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	left = map[string]bool{}
 	for _, c := range list {
+		left[c.ID] = true
+		if of != "" && c.ID != of {
+			continue
+		}
 		p, err := e.process(ctx, c.ID)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		left++
 		switch {
 		case p != nil && p.Status != task.Status_STOPPED:
 			continue
@@ -279,7 +325,7 @@ func (e *Engine) removeEnded(ctx context.Context) (left int, err error) {
 			}
 		}
 		if err := e.removeOne(ctx, c.ID); err == nil {
-			left--
+			delete(left, c.ID)
 		}
 	}
 	return left, nil
