@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
@@ -72,47 +70,39 @@ func awaitEnd(pids []int, limit time.Duration) {
 // victims lists what belongs to the execution, with PIDs of this host, and whether
 // some of it is not stopped.
 func (x *execution) victims(init int) (victims []int, running bool) {
-	space, err := os.Readlink(procFile(init, "ns/pid"))
+	space, err := os.Readlink(procs.File(init, "ns/pid"))
 	if err != nil {
 		return nil, false
 	}
 	type process struct {
-		stat
+		procs.Stat
 		marked bool
 	}
 	all := map[int]*process{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, false
-	}
 	sessions := map[int]bool{}
 	variable := []byte(tinyinit.ExecID + "=" + x.id)
 	initSession := -1
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		st, ok := readStat(pid)
+	for _, pid := range procs.All() {
+		st, ok := procs.Read(pid)
 		if !ok {
 			continue
 		}
 		if pid == init {
-			initSession = st.session
+			initSession = st.Session
 			continue
 		}
-		p := &process{stat: st}
+		p := &process{Stat: st}
 		p.marked = pid == int(x.pid)
 		if !p.marked {
 			// The environment is read of this container's processes alone.
-			ns, err := os.Readlink(procFile(pid, "ns/pid"))
+			ns, err := os.Readlink(procs.File(pid, "ns/pid"))
 			p.marked = err == nil && ns == space && hasVariable(pid, variable)
-		} else if ns, err := os.Readlink(procFile(pid, "ns/pid")); err != nil || ns != space {
+		} else if ns, err := os.Readlink(procs.File(pid, "ns/pid")); err != nil || ns != space {
 			// The PID is another process's by now.
 			p.marked = false
 		}
-		if p.marked && st.session > 0 {
-			sessions[st.session] = true
+		if p.marked && st.Session > 0 {
+			sessions[st.Session] = true
 		}
 		all[pid] = p
 	}
@@ -123,8 +113,8 @@ func (x *execution) victims(init int) (victims []int, running bool) {
 			if p.marked {
 				continue
 			}
-			parent := all[p.parent]
-			if sessions[p.session] || parent != nil && parent.marked {
+			parent := all[p.Parent]
+			if sessions[p.Session] || parent != nil && parent.marked {
 				p.marked, changed = true, true
 			}
 		}
@@ -132,44 +122,14 @@ func (x *execution) victims(init int) (victims []int, running bool) {
 	for pid, p := range all {
 		if p.marked {
 			victims = append(victims, pid)
-			running = running || !p.stopped
+			running = running || !p.Stopped
 		}
 	}
 	return victims, running
 }
 
-func procFile(pid int, name string) string {
-	return filepath.Join("/proc", strconv.Itoa(pid), name)
-}
-
-// stat is what a process's stat file says.
-type stat struct {
-	parent, session int
-	stopped         bool
-}
-
-// readStat describes a process that is no zombie.
-func readStat(pid int) (stat, bool) {
-	content, err := os.ReadFile(procFile(pid, "stat"))
-	if err != nil {
-		return stat{}, false
-	}
-	// The process chooses its name: the fields begin after the last ')'.
-	end := bytes.LastIndexByte(content, ')')
-	if end < 0 {
-		return stat{}, false
-	}
-	fields := strings.Fields(string(content[end+1:]))
-	if len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
-		return stat{}, false
-	}
-	parent, err1 := strconv.Atoi(fields[1])
-	session, err2 := strconv.Atoi(fields[3])
-	return stat{parent, session, fields[0] == "T" || fields[0] == "t"}, err1 == nil && err2 == nil
-}
-
 func hasVariable(pid int, variable []byte) bool {
-	content, err := os.ReadFile(procFile(pid, "environ"))
+	content, err := os.ReadFile(procs.File(pid, "environ"))
 	if err != nil {
 		return false
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
@@ -160,7 +161,7 @@ func (r *logReader) ask() (bool, error) {
 	}
 	defer closeFD(fd)
 	// Its command line names the file: the PID has not become another's.
-	line, err := os.ReadFile(procFile(pid, "cmdline"))
+	line, err := os.ReadFile(procs.File(pid, "cmdline"))
 	if err != nil || !bytes.Contains(line, []byte("\x00log\x00"+r.file.Name()+"\x00")) {
 		return false, nil
 	}

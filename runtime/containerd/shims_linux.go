@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // sweepShims ends the shims that serve no container any more. containerd starts and ends a
@@ -44,12 +46,7 @@ func (e *Engine) sweepShims(ctx context.Context) error {
 // shims are the processes of this daemon's and namespace's shims, by container.
 func (e *Engine) shims() map[string][]int {
 	found := map[string][]int{}
-	lists, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range lists {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err != nil {
-			continue
-		}
+	for _, pid := range procs.All() {
 		if id := e.shimOf(pid); id != "" {
 			found[id] = append(found[id], pid)
 		}
@@ -60,11 +57,7 @@ func (e *Engine) shims() map[string][]int {
 // shimOf is the container that a process is the shim of; empty if it is none. What a
 // process of a container calls itself does not count.
 func (e *Engine) shimOf(pid int) string {
-	line, err := os.ReadFile(procFile(pid, "cmdline"))
-	if err != nil {
-		return ""
-	}
-	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	args := procs.Args(pid)
 	if len(args) < 3 || !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") || !sameProcesses(pid) {
 		return ""
 	}
@@ -84,7 +77,7 @@ func (e *Engine) shimOf(pid int) string {
 // sameProcesses reports whether a process is of this one's process namespace, which a
 // container's is not.
 func sameProcesses(pid int) bool {
-	its, err := os.Readlink(procFile(pid, "ns/pid"))
+	its, err := os.Readlink(procs.File(pid, "ns/pid"))
 	if err != nil {
 		return false
 	}
@@ -103,7 +96,7 @@ func (e *Engine) endShim(id string, pid int) error {
 	if e.shimOf(pid) != id {
 		return nil // it has ended, and the number is another's
 	}
-	tasks, _ := filepath.Glob(procFile(pid, "task/[0-9]*/children"))
+	tasks, _ := filepath.Glob(procs.File(pid, "task/[0-9]*/children"))
 	for _, file := range tasks {
 		children, _ := os.ReadFile(file)
 		for _, child := range strings.Fields(string(children)) {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // sleeping reports whether a process sleeps for so many seconds.
@@ -103,7 +104,7 @@ func TestAShimWithoutAContainerIsEnded(t *testing.T) {
 	if len(shims[kept.ID]) != 1 {
 		t.Fatalf("the container's shim is not found: %v", shims)
 	}
-	program, err := os.Readlink(procFile(shims[kept.ID][0], "exe"))
+	program, err := os.Readlink(procs.File(shims[kept.ID][0], "exe"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/internal/fdtar"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // The service's archives give every file to the container's user (of 5.8 too). So
@@ -84,14 +85,14 @@ func (e *engine) archive(ctx context.Context, c apiContainer, file string) (io.R
 // openRoot opens the root directory of a container's process, and its user
 // namespace if that is not this process's.
 func (e *engine) openRoot(ctx context.Context, c apiContainer) (root, userNS *os.File, err error) {
-	name := procPath(c.State.Pid, "root")
+	name := procs.File(c.State.Pid, "root")
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	if os.Geteuid() == 0 {
 		if root, err = os.OpenFile(name, flags, 0); err != nil {
 			return nil, nil, err
 		}
 	} else {
-		if userNS, err = os.Open(procPath(c.State.Pid, "ns/user")); err != nil {
+		if userNS, err = os.Open(procs.File(c.State.Pid, "ns/user")); err != nil {
 			return nil, nil, err
 		}
 		files, err := openThroughUser(userNS, []string{name}, flags)

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // pipefsMagic is the type of the file system of pipes.
@@ -16,7 +18,7 @@ const pipefsMagic = 0x50495045
 // refused.
 func openInput(pid int) (*os.File, error) {
 	const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
-	name := procPath(pid, "fd/0")
+	name := procs.File(pid, "fd/0")
 	fd, err := unix.Open(name, flags, 0)
 	if errors.Is(err, unix.EACCES) && os.Geteuid() != 0 {
 		// A process of another user's in a rootless container.
@@ -35,7 +37,7 @@ func openInput(pid int) (*os.File, error) {
 }
 
 func openInputOfOther(pid int, name string, flags int) (int, error) {
-	userNS, err := os.Open(procPath(pid, "ns/user"))
+	userNS, err := os.Open(procs.File(pid, "ns/user"))
 	if err != nil {
 		return -1, err
 	}

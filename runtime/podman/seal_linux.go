@@ -6,11 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 	"github.com/containerd/errdefs"
 )
 
@@ -80,7 +80,7 @@ func netlinkIn(c apiContainer, bridge string) (*nsSocket, error) {
 	if pid <= 0 {
 		return nil, errors.New("the container has no monitor")
 	}
-	spaces := []netSpace{{net: procPath(pid, "ns/net")}}
+	spaces := []netSpace{{net: procs.File(pid, "ns/net")}}
 	if os.Geteuid() != 0 {
 		spaces = rootlessSpaces(c, pid)
 	}
@@ -106,7 +106,7 @@ func netlinkIn(c apiContainer, bridge string) (*nsSocket, error) {
 // user's bridges: up to 4.9 beside the containers' own, from 5.0 on below its run
 // root. Both are mounts in Podman's mount namespace, in which the monitor lives.
 func rootlessSpaces(c apiContainer, pid int) []netSpace {
-	root := procPath(pid, "root")
+	root := procs.File(pid, "root")
 	patterns := []string{filepath.Join(runtimeDir(), "netns", "rootless-netns-*")}
 	if c.NetworkSettings.SandboxKey != "" {
 		patterns[0] = filepath.Join(filepath.Dir(c.NetworkSettings.SandboxKey), "rootless-netns-*")
@@ -120,13 +120,11 @@ func rootlessSpaces(c apiContainer, pid int) []netSpace {
 	for _, p := range patterns {
 		found, _ := filepath.Glob(filepath.Join(root, p))
 		for _, f := range found {
-			spaces = append(spaces, netSpace{user: procPath(pid, "ns/user"), net: f})
+			spaces = append(spaces, netSpace{user: procs.File(pid, "ns/user"), net: f})
 		}
 	}
 	return spaces
 }
-
-func procPath(pid int, sub string) string { return filepath.Join("/proc", strconv.Itoa(pid), sub) }
 
 // nsSocket is a netlink socket, which stays in the namespace it was opened in.
 type nsSocket struct{ fd int }

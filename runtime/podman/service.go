@@ -24,6 +24,7 @@ import (
 
 	"github.com/bottle-run/bottle/internal/atomicfile"
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 const (
@@ -162,7 +163,7 @@ func sweep(base string) {
 func endOrphan(uri string) {
 	deadline, signal := time.Now().Add(serviceStop), terminateSignal
 	for asked := map[int]bool{}; ; {
-		pids := processesWith(uri)
+		pids := procs.With(uri)
 		if len(pids) == 0 {
 			return
 		}
@@ -180,22 +181,6 @@ func endOrphan(uri string) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// processesWith are the processes that have an argument.
-func processesWith(arg string) []int {
-	var pids []int
-	lists, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range lists {
-		line, err := os.ReadFile(f)
-		if err != nil || !slices.Contains(strings.Split(string(line), "\x00"), arg) {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && pid != os.Getpid() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // SweepHost implements [runtime.HostSweeper].
