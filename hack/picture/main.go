@@ -1,4 +1,4 @@
-// Picture draws a terminal's screen, as text on its standard input, as an SVG on its standard
+// Command picture draws a terminal's screen, as text on its standard input, as an SVG on its standard
 // output. What begins with an exclamation mark after its indent is drawn as a warning.
 //
 //	go run ./hack/picture <cmd/bottle/testdata/screens/proposal.txt >docs/supervise.svg

@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // netspace is a network namespace for a container. No file is bound to it: this
@@ -74,7 +76,7 @@ func (n *netspace) startLoopback() error {
 
 // path names the namespace for every process that sees this one's /proc.
 func (n *netspace) path() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.handle))
+	return procs.File(os.Getpid(), fmt.Sprintf("fd/%d", int(n.handle)))
 }
 
 func (n *netspace) Close() error { return n.handle.Close() }

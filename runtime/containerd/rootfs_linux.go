@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 	"github.com/bottle-run/bottle/runtime/internal/tinyinit"
 )
 
@@ -56,7 +57,7 @@ func openProcessRoot(pid uint32) (*rootfs, error) {
 		return nil, precondition("the container's process has ended")
 	}
 	defer closeFD(pidfd)
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(procs.File(int(pid), "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, precondition("the container's process has ended")
 	}

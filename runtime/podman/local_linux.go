@@ -3,11 +3,11 @@ package podman
 import (
 	"net"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // localSocket reports whether the process behind a socket is Podman's, or
@@ -27,7 +27,7 @@ func localSocket(path string) bool {
 	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || cred == nil {
 		return false
 	}
-	comm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(cred.Pid)), "comm"))
+	comm, err := os.ReadFile(procs.File(int(cred.Pid), "comm"))
 	if err != nil {
 		return false
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bottle-run/bottle/runtime"
+	"github.com/bottle-run/bottle/runtime/internal/procs"
 )
 
 // Network gives network namespaces a way out, and the host's services not.
@@ -93,7 +94,7 @@ func newNamespace(ctx context.Context, n Network, dir string) (_ *namespace, err
 
 // path names the namespace for any process that sees this one.
 func (ns *namespace) path() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns.handle))
+	return procs.File(os.Getpid(), fmt.Sprintf("fd/%d", int(ns.handle)))
 }
 
 // Close implements [network.Namespace].
