@@ -262,7 +262,7 @@ func (b *Box) Logs(ctx context.Context) (Output, error) {
 
 // Await waits until the main process has written a line.
 func (b *Box) Await(ctx context.Context, line string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	w := &lineWriter{seen: make(chan struct{}), want: line}
 	done := make(chan error, 1)

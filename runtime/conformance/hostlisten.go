@@ -66,7 +66,7 @@ func (h *hostListener) serveTCP() {
 		h.record("tcp "+conn.RemoteAddr().String(), nil)
 		go func() {
 			defer func() { _ = conn.Close() }()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(patience))
 			b := make([]byte, 2048)
 			n, err := conn.Read(b)
 			if err != nil {
@@ -157,12 +157,12 @@ func (h *hostListener) alive() error {
 
 // echoed sends text from this process and expects it back.
 func echoed(network, at, text string) error {
-	conn, err := net.DialTimeout(network, at, 2*time.Second)
+	conn, err := net.DialTimeout(network, at, patience)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := conn.Write([]byte(text)); err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/bottle-run/bottle/runtime"
 	"github.com/bottle-run/bottle/runtime/conformance/probe"
@@ -72,7 +71,7 @@ func (e *Env) siege(ctx context.Context, capabilities ...string) (*siege, error)
 // settle waits until the IPv6 addresses of this host and of the sealed container may be used:
 // before that nothing passes by them, however open the way is.
 func (s *siege) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := probe.Settle(ctx); err != nil {
 		return failed("this host's IPv6 addresses stay tentative: %w", err)

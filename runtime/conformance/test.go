@@ -30,7 +30,7 @@ type Test struct {
 }
 
 // DefaultTimeout bounds a test that names no timeout of its own.
-const DefaultTimeout = time.Minute
+const DefaultTimeout = 2 * time.Minute
 
 // Core reports whether the test is one that every engine has to pass.
 func (t Test) Core() bool { return len(t.Features) == 0 }

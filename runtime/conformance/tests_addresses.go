@@ -16,7 +16,7 @@ import (
 // How long a probe tries: what must be reached may take a moment, and what must
 // not be reached has to be waited for.
 const (
-	reachTimeout   = "5s"
+	reachTimeout   = "20s"
 	unreachTimeout = "700ms"
 )
 
@@ -45,7 +45,7 @@ func (b *Box) reaches(ctx context.Context, targets ...string) error {
 // resolves fails unless each name has the address.
 func (b *Box) resolves(ctx context.Context, want string, names ...string) error {
 	var results []probe.Resolved
-	if err := b.JSON(ctx, &results, append([]string{"resolve", "5s"}, names...)...); err != nil {
+	if err := b.JSON(ctx, &results, append([]string{"resolve", reachTimeout}, names...)...); err != nil {
 		return err
 	}
 	for _, r := range results {

@@ -122,12 +122,12 @@ const (
 
 var raceTests = []Test{
 	{
-		Name: "copy/symlink-swap-race-in", Kernel: true, Timeout: 3 * time.Minute,
+		Name: "copy/symlink-swap-race-in", Kernel: true, Timeout: 2 * DefaultTimeout,
 		Doc: "While a container swaps a directory for a symbolic link to a path of the host, 3,000 writes of copies in do not leave the container.",
 		Run: raceIn,
 	},
 	{
-		Name: "copy/symlink-swap-race-out", Kernel: true, Timeout: 3 * time.Minute,
+		Name: "copy/symlink-swap-race-out", Kernel: true, Timeout: 2 * DefaultTimeout,
 		Doc: "While a container swaps a directory for a symbolic link to a path of the host, 3,000 reads of copies out do not leave the container.",
 		Run: raceOut,
 	},

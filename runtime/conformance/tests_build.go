@@ -109,7 +109,7 @@ var buildTests = []Test{
 		Run:  buildTags,
 	},
 	{
-		Name: "build/four-at-once", Timeout: 2 * time.Minute,
+		Name: "build/four-at-once", Timeout: 2 * DefaultTimeout,
 		Doc: "Four builds at once do not disturb each other.",
 		Run: buildParallel,
 	},
@@ -390,12 +390,12 @@ func buildProgress(ctx context.Context, e *Env) error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := e.build(ctx, map[string]string{
-			"Dockerfile": "FROM " + e.Image + "\n" + run("echo", "first of all\n"+mark) + "\n" + run("sleep", "1500ms") + "\n",
+			"Dockerfile": "FROM " + e.Image + "\n" + run("echo", "first of all\n"+mark) + "\n" + run("sleep", "4s") + "\n",
 		}, runtime.BuildSpec{Progress: progress, NoCache: true})
 		done <- err
 	}()
 	// A builder may put something before the line.
-	if err := poll(ctx, 20*time.Second, func(context.Context) error {
+	if err := poll(ctx, patience, func(context.Context) error {
 		for line := range strings.Lines(progress.text()) {
 			if strings.HasSuffix(strings.TrimSpace(line), mark) && !strings.Contains(line, "RUN") {
 				return nil
@@ -422,11 +422,11 @@ func buildCancelled(ctx context.Context, e *Env) error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := e.build(buildCtx, map[string]string{
-			"Dockerfile": "FROM " + e.Image + "\n" + run("say-and-sleep", mark, "20s") + "\n",
+			"Dockerfile": "FROM " + e.Image + "\n" + run("say-and-sleep", mark, "1h") + "\n",
 		}, runtime.BuildSpec{Tags: []string{tag}, Progress: progress, NoCache: true})
 		done <- err
 	}()
-	if err := poll(ctx, 20*time.Second, func(context.Context) error {
+	if err := poll(ctx, patience, func(context.Context) error {
 		for line := range strings.Lines(progress.text()) {
 			if strings.Contains(line, mark+" ready") {
 				return nil
@@ -440,7 +440,7 @@ func buildCancelled(ctx context.Context, e *Env) error {
 	cancel()
 	began := time.Now()
 	err := <-done
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > patience {
 		return failed("expected the build to end soon after its context, it took %s", took)
 	}
 	if err := kind(err, func(err error) bool { return errors.Is(err, context.Canceled) }, "the context's error", "cancel a build"); err != nil {

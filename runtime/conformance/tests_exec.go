@@ -24,7 +24,7 @@ var execTests = []Test{
 		Run:  execSplit,
 	},
 	{
-		Name: "exec/all-256-statuses", Timeout: 3 * time.Minute,
+		Name: "exec/all-256-statuses", Timeout: 2 * DefaultTimeout,
 		Doc: "Every exit status, 0 to 255, arrives.",
 		Run: execStatuses,
 	},
@@ -84,7 +84,7 @@ var execTests = []Test{
 		Run: execBackground,
 	},
 	{
-		Name: "exec/thirty-two-at-once", Timeout: 2 * time.Minute,
+		Name: "exec/thirty-two-at-once", Timeout: 2 * DefaultTimeout,
 		Doc: "32 execs run in one container at once, each with its own streams and status.",
 		Run: execMany,
 	},
@@ -344,12 +344,11 @@ func execOpenStdin(ctx context.Context, e *Env) error {
 	}
 	r, w := io.Pipe()
 	defer func() { _ = w.Close() }()
-	began := time.Now()
 	out, err := b.ExecOf(ctx, runtime.ExecSpec{Command: []string{probe.Path, "exit", "3"}, Stdin: r})
 	if err != nil {
 		return err
 	}
-	return check(out.Code == 3 && time.Since(began) < 10*time.Second, "expected exit status 3 soon, got %d after %s", out.Code, time.Since(began))
+	return check(out.Code == 3, "expected exit status 3, got %d", out.Code)
 }
 
 func execBackground(ctx context.Context, e *Env) error {
@@ -357,13 +356,12 @@ func execBackground(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
 	out, err := b.Exec(ctx, "background")
 	if err != nil {
 		return err
 	}
-	if took := time.Since(began); out.Code != 0 || took > 10*time.Second {
-		return failed("expected exit status 0 within 10 s, got %d after %s", out.Code, took)
+	if out.Code != 0 {
+		return failed("expected exit status 0, got %d", out.Code)
 	}
 	return check(out.Stdout == "started\n", "expected what was written before the end, got %q", out.Stdout)
 }
@@ -438,7 +436,7 @@ func cancelExec(ctx context.Context, e *Env, tty bool) error {
 	cancel(reason)
 	began := time.Now()
 	err = <-done
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > patience {
 		return failed("expected Exec to return soon after its context ended, it took %s", took)
 	}
 	if !errors.Is(err, reason) && !errors.Is(err, context.Canceled) {
@@ -484,8 +482,8 @@ func execRemoved(ctx context.Context, e *Env) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(10 * time.Second):
-		return failed("expected the exec to return when its container was removed, it went on for 10 s")
+	case <-time.After(patience):
+		return failed("expected the exec to return when its container was removed, it went on")
 	}
 }
 
@@ -541,7 +539,7 @@ func ttyResize(ctx context.Context, e *Env) error {
 	resize := make(chan runtime.Size)
 	r, w := io.Pipe()
 	done := make(chan error, 1)
-	execCtx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	execCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	go func() {
 		_, err := e.Runtime.Exec(execCtx, b.ID, runtime.ExecSpec{
@@ -639,7 +637,7 @@ func ttyInput(ctx context.Context, e *Env) error {
 		case <-s.out.seen:
 		case err := <-s.errs:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			return failed("expected an answer to what was typed, got %q", s.out.text())
 		}
 		if !strings.HasPrefix(s.out.text(), "hello\r\n") {
@@ -656,7 +654,7 @@ func ttyInput(ctx context.Context, e *Env) error {
 			}
 		case err := <-s.errs:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			return failed("after key %q: expected the process to end", end.key)
 		}
 		_ = s.in.Close()

@@ -47,7 +47,7 @@ var failureTests = []Test{
 		Run:  nothingLeftTaken,
 	},
 	{
-		Name: "run/nothing-left-when-cancelled", Timeout: 3 * time.Minute,
+		Name: "run/nothing-left-when-cancelled", Timeout: 2 * DefaultTimeout,
 		Doc: "A run whose context ends at any moment leaves nothing, and says that its context ended.",
 		Run: nothingLeftCancelled,
 	},

@@ -24,7 +24,7 @@ var handshakeTests = []Test{
 		Run:  handshakeInput,
 	},
 	{
-		Name: "handshake/large-input", Timeout: 2 * time.Minute,
+		Name: "handshake/large-input", Timeout: 2 * DefaultTimeout,
 		Doc: "64 MiB reach the first process unharmed, in constant memory.",
 		Run: handshakeLarge,
 	},
@@ -154,7 +154,7 @@ func handshakeLate(ctx context.Context, e *Env) error {
 	content := []byte("known late")
 	asked := &lateReader{read: func() (io.Reader, error) {
 		// It may be on its way to its first instruction.
-		err := poll(ctx, 10*time.Second, func(ctx context.Context) error {
+		err := poll(ctx, patience, func(ctx context.Context) error {
 			c, err := e.Runtime.InspectContainer(ctx, name)
 			if err != nil {
 				return failed("expected the container to be there when the input is asked for: %w", err)
@@ -208,7 +208,7 @@ func handshakeSecret(ctx context.Context, e *Env) error {
 	}
 	// What the process says may be in its log a moment after it has been heard.
 	var logs Output
-	err = poll(ctx, 10*time.Second, func(ctx context.Context) error {
+	err = poll(ctx, patience, func(ctx context.Context) error {
 		if logs, err = b.Logs(ctx); err != nil {
 			return err
 		}

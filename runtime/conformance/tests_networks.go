@@ -141,12 +141,12 @@ var networkTests = []Test{
 		Run:  duplicateRace,
 	},
 	{
-		Name: "networks/forty-in-a-row", Timeout: 2 * time.Minute,
+		Name: "networks/forty-in-a-row", Timeout: 2 * DefaultTimeout,
 		Doc: "40 networks exist at once and exhaust no pool.",
 		Run: fortyNetworks,
 	},
 	{
-		Name: "networks/sixteen-at-once", Timeout: 2 * time.Minute,
+		Name: "networks/sixteen-at-once", Timeout: 2 * DefaultTimeout,
 		Doc: "16 networks are made in parallel, and removed in parallel.",
 		Run: sixteenNetworks,
 	},

@@ -155,7 +155,7 @@ func waiting(ctx context.Context, e *Env) error {
 	if err := kind(err, isDeadline, "DeadlineExceeded", "wait with a deadline"); err != nil {
 		return err
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > patience {
 		return failed("a wait of 200 ms took %s", took)
 	}
 	_, err = e.Runtime.Wait(ctx, e.Name("missing"))
@@ -238,7 +238,7 @@ var hardeningTests = []Test{
 		Run: defaultPIDs,
 	},
 	{
-		Name: "hardening/gvisor", Kernel: true, Features: []runtime.Feature{runtime.FeatureGVisor}, Timeout: 2 * time.Minute,
+		Name: "hardening/gvisor", Kernel: true, Features: []runtime.Feature{runtime.FeatureGVisor}, Timeout: 2 * DefaultTimeout,
 		Doc: "The OCI runtime runsc runs a container under another kernel, with exec.",
 		Run: underGVisor,
 	},

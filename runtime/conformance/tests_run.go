@@ -94,7 +94,7 @@ var runTests = []Test{
 		Run:  containerAgain,
 	},
 	{
-		Name: "run/sixteen-at-once", Timeout: 2 * time.Minute,
+		Name: "run/sixteen-at-once", Timeout: 2 * DefaultTimeout,
 		Doc: "16 containers are run in parallel on one network, and removed in parallel.",
 		Run: sixteenContainers,
 	},

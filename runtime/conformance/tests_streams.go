@@ -24,12 +24,12 @@ const (
 
 var streamTests = []Test{
 	{
-		Name: "stream/200-mb-through-stdin", Timeout: 3 * time.Minute,
+		Name: "stream/200-mb-through-stdin", Timeout: 2 * DefaultTimeout,
 		Doc: "200 MB go through stdin of an exec, unharmed, in constant memory.",
 		Run: streamIn,
 	},
 	{
-		Name: "stream/200-mb-through-stdout", Timeout: 3 * time.Minute,
+		Name: "stream/200-mb-through-stdout", Timeout: 2 * DefaultTimeout,
 		Doc: "200 MB come through stdout of an exec, unharmed, in constant memory.",
 		Run: streamOut,
 	},

@@ -54,7 +54,7 @@ func init() {
 		"orphan": func(_ context.Context, c *Call) int { return c.done(detached(c.rest(0)...).Start()) },
 		// background: a child in a session of its own that keeps stdout open.
 		"background": func(_ context.Context, c *Call) int {
-			child := detached("sleep", "30s")
+			child := detached("sleep")
 			child.Stdout, child.Stderr = os.Stdout, os.Stderr
 			if err := child.Start(); err != nil {
 				return c.done(err)

@@ -22,7 +22,7 @@ func init() {
 			for {
 				select {
 				case <-changes:
-				case <-time.After(500 * time.Millisecond):
+				case <-time.After(2 * time.Second):
 					return c.json(terminal())
 				}
 			}

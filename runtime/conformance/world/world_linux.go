@@ -200,7 +200,7 @@ func (s *server) client(conn net.Conn) {
 		switch {
 		case err != nil:
 		case q.Hits != nil:
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			r.Hits, err = s.hits(ctx, *q.Hits)
 			cancel()
 		case q.Bind != nil:

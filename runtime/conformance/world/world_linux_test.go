@@ -58,12 +58,12 @@ func open(t *testing.T, socket string) World {
 
 func say(t *testing.T, network, addr, text string) string {
 	t.Helper()
-	conn, err := net.DialTimeout(network, addr, 2*time.Second)
+	conn, err := net.DialTimeout(network, addr, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Write([]byte(text)); err != nil {
