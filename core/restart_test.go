@@ -166,21 +166,23 @@ func TestWhateverGoesWrongInARestartTheBottleIsThere(t *testing.T) {
 				b, bottle := restartBench(t)
 				rt := faulty.New(b.rt, faulty.MustParse(fmt.Sprintf("*@%d = %s", k+1, way))) // one is Open's
 				ctx, cancel := context.WithCancel(t.Context())
+				clearing, stop := context.WithCancel(t.Context())
 				hit := false
 				rt.OnCall(func(c faulty.Call) {
 					if c.Rule != "" {
 						hit = true
 						if way == "hang" {
 							time.AfterFunc(5*time.Millisecond, cancel)
+							time.AfterFunc(500*time.Millisecond, stop)
 						}
 					}
 				})
 				other, err := core.Open(ctx, rt, "coder", nil)
 				if err != nil {
 					cancel()
+					stop()
 					continue // it was a call of Open's
 				}
-				clearing, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
 				err = other.Restart(ctx, core.RestartOptions{Teardown: clearing})
 				stop()
 				cancel()

@@ -256,7 +256,7 @@ func (e *scriptEngine) removeImages(t *testing.T) {
 func (e *scriptEngine) nothingMoreThan(t *testing.T, before runtime.Inventory) {
 	t.Helper()
 	var left []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		after, err := e.rt.Inventory(t.Context())
 		check(t, err)
 		left = nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bottle-run/bottle/core"
@@ -165,6 +166,10 @@ func TestWhatIsToBeDoneAboutABottle(t *testing.T) {
 }
 
 func TestWhatTheEngineMakesLateIsRemovedToo(t *testing.T) {
+	synctest.Test(t, whatIsMadeLate)
+}
+
+func whatIsMadeLate(t *testing.T) {
 	s := newSite(t)
 	gone := dead(t)
 	s.record(launchID(1), "late", fake.Name, gone, false)

@@ -177,7 +177,7 @@ func createNetwork(t testing.TB, e *Engine, spec runtime.NetworkSpec) runtime.Ne
 func sh(t testing.TB, e *Engine, container, command string) (string, int) {
 	t.Helper()
 	var out bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	status, err := e.Exec(ctx, container, runtime.ExecSpec{Command: []string{"sh", "-c", command}, Stdout: &out, Stderr: &out})
 	if err != nil {

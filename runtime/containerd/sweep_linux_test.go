@@ -88,7 +88,7 @@ func TestAnExecWhoseProcessWasKilledDoesNotHoldItsContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = next.Close() }()
-	removing, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	removing, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	if err := next.RemoveContainer(removing, c.ID); err != nil {
 		t.Errorf("the container is held: %v", err)

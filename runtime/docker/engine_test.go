@@ -188,7 +188,7 @@ func TestControlPReachesTheTerminalAtOnce(t *testing.T) {
 		<-ready.seen
 		_, _ = out.Write([]byte{0x10})
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	status, err := rt.Exec(ctx, c.ID, runtime.ExecSpec{
 		Command: []string{"sh", "-c", "busybox stty raw; echo ready; test \"$(busybox dd bs=1 count=1 2>/dev/null | busybox od -An -tx1)\" = ' 10'"},

@@ -289,7 +289,7 @@ func (w *world) serve(s served) string {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
 	w.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			w.t.Error(err)
@@ -441,7 +441,7 @@ func (w *world) dial(addr string) net.Conn {
 	w.t.Helper()
 	c, err := net.Dial("tcp", addr)
 	must(w.t, err)
-	must(w.t, c.SetDeadline(time.Now().Add(15*time.Second)))
+	must(w.t, c.SetDeadline(time.Now().Add(time.Minute)))
 	w.t.Cleanup(func() { c.Close() })
 	return c
 }

@@ -367,7 +367,7 @@ func (w *world) gate(repos []config.GitRepository, change func(*config.GitGate))
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(ln) }()
 	w.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := g.Shutdown(ctx); err != nil {
 			w.t.Errorf("shutting down: %v", err)
@@ -399,7 +399,7 @@ func (g *gate) url(name string) string { return "git://" + g.addr + "/" + name +
 // records ends the gate and returns its audit log.
 func (g *gate) records() string {
 	g.w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := g.Shutdown(ctx); err != nil {
 		g.w.t.Fatal(err)

@@ -86,7 +86,7 @@ func start(t *testing.T, dir string, c *config.Supervise) *world {
 
 func (w *world) stop() {
 	w.stopped.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := w.s.Shutdown(ctx); err != nil {
 			w.t.Error(err)
