@@ -118,7 +118,7 @@ func goesWrong(t *testing.T, b *bench, launch launcher, k int, way string) bool 
 		return true
 	}
 	var failed *core.LaunchError
-	if !errors.As(err, &failed) || failed.Teardown != nil || strings.Contains(err.Error(), "4711") {
+	if !errors.As(err, &failed) || failed.Teardown != nil || strings.Contains(err.Error(), "kestrel") {
 		t.Errorf("%s: %v", name, err)
 	}
 	switch {

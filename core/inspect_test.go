@@ -44,7 +44,7 @@ func TestABottleIsDescribedWithoutItsSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"token-value-4711", "canary-value-4711"} {
+	for _, secret := range []string{"token-value-kestrel", "canary-value-kestrel"} {
 		if strings.Contains(string(text), secret) {
 			t.Errorf("it holds %s", secret)
 		}

@@ -23,7 +23,7 @@ agents: {coder: {bottle: dev, prompt: do it, env: {PLAIN: "1"}}}
 func restartBench(t *testing.T) (*bench, *core.Bottle) {
 	t.Helper()
 	b := newBench(t, map[string]string{"work/a.txt": "a", "work/dir/b.txt": "b"})
-	b.env["TOKEN"] = "token-value-4711"
+	b.env["TOKEN"] = "token-value-kestrel"
 	bottle, err := b.launch(t.Context(), restartText, core.Wishes{})
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestARestartedBottleGoesOnWithWhatItHad(t *testing.T) {
 	if _, err := b.Snapshot("bottle-coder"); err == nil {
 		t.Error("the old container is there")
 	}
-	if after.Spec.Limits != before.Spec.Limits || after.Spec.Env["PLAIN"] != "1" || after.Spec.Hostname != "coder" || strings.Contains(fmt.Sprintf("%+v", after.Spec), "4711") {
+	if after.Spec.Limits != before.Spec.Limits || after.Spec.Env["PLAIN"] != "1" || after.Spec.Hostname != "coder" || strings.Contains(fmt.Sprintf("%+v", after.Spec), "kestrel") {
 		t.Errorf("%+v", after.Spec)
 	}
 	for _, it := range []*core.Bottle{bottle, other} {
@@ -100,7 +100,7 @@ func TestARestartedBottleGoesOnWithWhatItHad(t *testing.T) {
 		if _, err := it.CopyFrom(t.Context(), "/home/robot/rest"); err == nil {
 			t.Error("what is not kept is there")
 		}
-		if got := getenv(t, it, "TOKEN"); got != "token-value-4711" {
+		if got := getenv(t, it, "TOKEN"); got != "token-value-kestrel" {
 			t.Errorf("TOKEN is %q", got)
 		}
 	}

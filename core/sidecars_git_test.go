@@ -66,7 +66,7 @@ func TestGitAloneNeedsTheGateAlone(t *testing.T) {
 		t.Errorf("the quarantine does not fit: %+v, %+v", spec.Tmpfs, spec.Limits)
 	}
 	doc := s.put[core.RoleGitGate]
-	if got := valuesOf(doc); got["TOKEN"] != "token-value-4711" || got["CANARY"] != "canary-value-4711" || len(got) != 2 || doc.CAKey != "" {
+	if got := valuesOf(doc); got["TOKEN"] != "token-value-kestrel" || got["CANARY"] != "canary-value-kestrel" || len(got) != 2 || doc.CAKey != "" {
 		t.Errorf("%d secrets, authority %v", len(got), doc.CAKey != "")
 	}
 	var c config.GitGate
@@ -89,7 +89,7 @@ func TestGitAloneNeedsTheGateAlone(t *testing.T) {
 		t.Errorf("%+v", agent.Spec)
 	}
 	for _, e := range b.events {
-		if strings.Contains(e.Text+e.Error, "4711") {
+		if strings.Contains(e.Text+e.Error, "kestrel") {
 			t.Errorf("a secret is told: %+v", e)
 		}
 	}
@@ -101,7 +101,7 @@ func TestGitAloneNeedsTheGateAlone(t *testing.T) {
 
 func TestGitGoesWithAWayOut(t *testing.T) {
 	b, s := sealedBench(t)
-	b.env["ROUTE_TOKEN"] = "route-token-4711"
+	b.env["ROUTE_TOKEN"] = "route-token-kestrel"
 	bottle, err := b.launchSealed(t.Context(), strings.Replace(gitText, "    git:\n", "    egress:\n      allow: [code.test]\n      routes: [{host: api.test, credential: {token: ROUTE_TOKEN}}]\n    firewall: {dns: [198.51.100.53]}\n    git:\n", 1))
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestWhatWouldTakeTheGatesPlaceIsRefused(t *testing.T) {
 		"count":     {"GIT_CONFIG_COUNT=0", "the agent's variable GIT_CONFIG_COUNT"},
 		"protocols": {"GIT_ALLOW_PROTOCOL=https:ssh", "GIT_ALLOW_PROTOCOL leaves out git"},
 		"fine":      {"GIT_ALLOW_PROTOCOL=https:git", ""},
-		"the token": {"COPY=token-value-4711", "the agent gets the value of TOKEN as its variable COPY"},
+		"the token": {"COPY=token-value-kestrel", "the agent gets the value of TOKEN as its variable COPY"},
 	} {
 		_, _, err := core.NewPlan(b.manifest(gitText), b.host, core.Wishes{Env: []string{test.wish}})
 		if test.want == "" && err != nil || test.want != "" && (core.KindOf(err) != core.KindInput || !strings.Contains(err.Error(), test.want)) {

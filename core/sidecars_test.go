@@ -109,7 +109,7 @@ agents: {coder: {bottle: dev}}
 func sealedBench(t *testing.T) (*bench, *sidecars) {
 	t.Helper()
 	b := newBench(t, nil)
-	b.env["TOKEN"], b.env["CANARY"] = "token-value-4711", "canary-value-4711"
+	b.env["TOKEN"], b.env["CANARY"] = "token-value-kestrel", "canary-value-kestrel"
 	s := &sidecars{put: map[string]delivery.Document{}, refuse: map[string]string{}, end: map[string]bool{}}
 	b.Handle(sidecarimage.Program, s.program)
 	return b, s
@@ -176,7 +176,7 @@ func TestNothingOfTheAgentsRunsBeforeTheSidecarsAreReady(t *testing.T) {
 			spec.Limits.Memory == 0 || !slices.Equal(spec.Networks[0].Aliases, []string{role}) || spec.Tmpfs[0].Target != delivery.Dir {
 			t.Errorf("%s: %+v", role, spec)
 		}
-		if text := fmt.Sprintf("%+v", spec); strings.Contains(text, "4711") || strings.Contains(text, "PRIVATE KEY") {
+		if text := fmt.Sprintf("%+v", spec); strings.Contains(text, "kestrel") || strings.Contains(text, "PRIVATE KEY") {
 			t.Errorf("%s: its spec holds a secret: %s", role, text)
 		}
 	}
@@ -200,7 +200,7 @@ func TestNothingOfTheAgentsRunsBeforeTheSidecarsAreReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	hop := fw[config.ClientSecret]
-	if len(hop) != 64 || ep[config.FirewallSecret] != hop || fw["TOKEN"] != "token-value-4711" || ep["TOKEN"] != "token-value-4711" || fw["CANARY"] != "canary-value-4711" || ep["CANARY"] != fw["CANARY"] {
+	if len(hop) != 64 || ep[config.FirewallSecret] != hop || fw["TOKEN"] != "token-value-kestrel" || ep["TOKEN"] != "token-value-kestrel" || fw["CANARY"] != "canary-value-kestrel" || ep["CANARY"] != fw["CANARY"] {
 		t.Errorf("firewall %d secrets, egress proxy %d", len(fw), len(ep))
 	}
 	state, err := b.Snapshot("bottle-coder")
@@ -245,7 +245,7 @@ func TestASidecarThatIsNotReadyIsTheLaunchsError(t *testing.T) {
 				t.Errorf("%s: %v; want %q", name, err, want)
 			}
 		}
-		if strings.Contains(err.Error(), "\x1b") || strings.Contains(err.Error(), "4711") {
+		if strings.Contains(err.Error(), "\x1b") || strings.Contains(err.Error(), "kestrel") {
 			t.Errorf("%s: it is not escaped, or tells a secret: %q", name, err)
 		}
 		b.empty()

@@ -171,7 +171,7 @@ func TestExecCancelledAtOnce(t *testing.T) {
 			t.Errorf("after %v: %v", after, err)
 		}
 	}
-	if out, _ := sh(t, rt, c.ID, "busybox ps"); strings.Contains(out, "2001") {
+	if out, _ := sh(t, rt, c.ID, "busybox ps"); strings.Contains(out, "sleep 2001") {
 		t.Errorf("processes are left:\n%s", out)
 	}
 }
