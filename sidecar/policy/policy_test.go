@@ -120,6 +120,7 @@ func TestCanonicalTarget(t *testing.T) {
 	for _, in := range []string{
 		"", "a", "*", "http://x/", "/../a", "/a/../../b", "/..;/a", "/a/..;/b", "/a/..;x=1/b", "/a/.;/b", "/a/%2e%2e;/b", "/a/..%3b/b", "/a/..%3bx",
 		"/a/..%2fb", "/a%2f..%2fb", "/a/%2e%2e%2fb", "/a/%252e%252e/b", "/a/%252e%252e%252fb", "/a/%25252e%25252e/b", "/a\\b", "/a%5cb", "/a%255c..",
+		"/a/%c0%ae%c0%ae/b", "/a%c0%afb", "/a/%c1%9cb", "/a/%e0%80%aeb", "/a/%f0%80%80%afb", "/a/%25c0%25ae/b", "/a/%c0%80", "/a/\xc0\xae",
 		"/a%00", "/a%0d%0ab", "/a\x00", "/a b", "/%", "/%2", "/%zz", "/a#b", "/a?b#c", "/a//../b", "/a%250ab", "/a?\x01", "/a?x y",
 		"/%" + strings.Repeat("25", 9) + "41",
 	} {

@@ -46,7 +46,7 @@ func (t Target) Readings() []string { return slices.Clone(t.readings) }
 // Refused is what has none: a path that does not begin with a slash, a fragment, a
 // malformed or empty escape, control characters, backslashes, dot segments above the
 // root or after an empty segment, and dot segments that only some upstreams would
-// see (`..;/`, `%2e%2e%2f`, double encodings).
+// see (`..;/`, `%2e%2e%2f`, double encodings, overlong UTF-8 as in CVE-2008-2938).
 func CanonicalTarget(raw string) (Target, error) {
 	if len(raw) > maxTarget {
 		return Target{}, fmt.Errorf("the request target is longer than %d bytes", maxTarget)
@@ -202,6 +202,9 @@ func readPath(path string) ([]string, error) {
 			if r[i] < ' ' || r[i] == 0x7f || r[i] == '\\' {
 				return nil, errors.New("the path hides a control character or a backslash in an encoding")
 			}
+			if hidesASCII(r[i:]) {
+				return nil, errors.New("the path hides a character of its syntax in overlong UTF-8")
+			}
 		}
 		for seg := range strings.SplitSeq(r, "/") {
 			if seg == "." || seg == ".." {
@@ -242,6 +245,30 @@ func decodeAll(s string) string {
 		b = append(b, s[i])
 	}
 	return string(b)
+}
+
+// hidesASCII reports whether s begins with UTF-8 that is longer than it may be (RFC 3629, 3)
+// and that a careless decoder takes for a character which has a meaning in a path.
+func hidesASCII(s string) bool {
+	length, bits := 0, 0
+	switch s[0] {
+	case 0xc0, 0xc1:
+		length, bits = 2, int(s[0]&1)
+	case 0xe0:
+		length = 3
+	case 0xf0:
+		length = 4
+	}
+	if length == 0 || len(s) < length {
+		return false
+	}
+	for i := 1; i < length; i++ {
+		if s[i]&0xc0 != 0x80 {
+			return false
+		}
+		bits = bits<<6 | int(s[i]&0x3f)
+	}
+	return bits < ' ' || bits < 0x80 && strings.IndexByte("./\\%;?#", byte(bits)) >= 0
 }
 
 func dropParameters(path string) string {

@@ -125,6 +125,7 @@ func (w World) Table() []Case {
 		{"..;/", "api.test", "", get("api.test", "/public/..;/private", ""), "ambiguous-path"},
 		{"an encoded slash after dots", "api.test", "", get("api.test", "/public/..%2fprivate", ""), "ambiguous-path"},
 		{"double encoding", "api.test", "", get("api.test", "/public/%252e%252e/private", ""), "ambiguous-path"},
+		{"dot segments in overlong UTF-8", "api.test", "", get("api.test", "/public/%c0%ae%c0%ae/private", ""), "ambiguous-path"},
 		{"a backslash", "api.test", "", get("api.test", "/public/..\\private", ""), "ambiguous-path"},
 		{"an encoded backslash", "api.test", "", get("api.test", "/public/..%5cprivate", ""), "ambiguous-path"},
 		{"an encoded slash under a single star", "api.test", "", get("api.test", "/one/a%2fb", ""), "ambiguous-path"},
