@@ -89,11 +89,16 @@ func waitFor(t *testing.T, done func() bool) {
 
 func TestCredentials(t *testing.T) {
 	w := newWorld(t)
-	agents := map[string]string{"Authorization": "Bearer agents-own", "Cookie": "sid=agents-own", "X-Api-Key": "agents-own", "Private_Token": "agents-own", "Connection": "close"}
+	agents := map[string]string{
+		"Authorization": "Bearer agents-own", "Cookie": "sid=agents-own", "X-Api-Key": "agents-own", "Private_Token": "agents-own", "Connection": "close",
+		// Where it was to go, as a gateway would say it.
+		"X-Original-Url": "/agents-own", "X_Forwarded_Host": "agents-own.test", "Forwarded": "host=agents-own.test",
+		"X-Http-Method-Override": "GET", // which is allowed
+	}
 	for _, c := range []struct{ url, header, want, query string }{
 		{"https://api.test:" + w.https + "/public/x?access_token=agents-own&a=1", "Authorization", "Bearer " + apiToken, "a=1"},
 		{"https://basic.test:" + w.https + "/", "Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+basicToken)), ""},
-		{"https://query.test:" + w.https + "/q?KEY=agents-own&b=2", "Authorization", "", "b=2&key=query%2B9z8y7x%266w5v"},
+		{"https://query.test:" + w.https + "/q?KEY=agents-own&b=2&$httpHeaders=Authorization:%20agents-own", "Authorization", "", "b=2&key=query%2B9z8y7x%266w5v"},
 		{"https://plain.test:" + w.https + "/", "Authorization", "", ""},
 	} {
 		for _, http2 := range []bool{false, true} {
@@ -110,7 +115,7 @@ func TestCredentials(t *testing.T) {
 			}
 			got := w.arrived()[0]
 			_, query, _ := strings.Cut(got.target, "?")
-			if got.header.Get(c.header) != c.want || query != c.query || strings.Contains(fmt.Sprint(got), "agents-own") {
+			if got.header.Get(c.header) != c.want || got.header.Get("X-Http-Method-Override") != "GET" || query != c.query || strings.Contains(fmt.Sprint(got), "agents-own") {
 				t.Errorf("%s: arrived %+v", c.url, got)
 			}
 		}

@@ -2,6 +2,7 @@ package egressproxy
 
 import (
 	"encoding/base64"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,6 +31,7 @@ func set(names ...string) map[string]bool {
 var credentialParameters = []string{
 	"access_token", "private_token", "job_token", "api_key", "apikey", "api-key", "auth_token", "oauth_token", "client_secret",
 	"x-amz-signature", "x-amz-credential", "x-amz-security-token",
+	"$httpheaders", // Google's: whole headers
 }
 
 // strip takes out of a request what the agent may have sent as a credential.
@@ -57,8 +59,26 @@ func strip(out *http.Request, c *policy.Credential) {
 // for hyphens.
 func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// stripQuery takes parameters out of a query, and leaves the rest as it was written. Some
-// servers take semicolons for separators.
+// parameters are names, in lower case, and values of a part of a query. Some servers take
+// semicolons for separators, so that there may be several.
+func parameters(part string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for piece := range strings.SplitSeq(part, ";") {
+			name, value, _ := strings.Cut(piece, "=")
+			if plain, err := url.QueryUnescape(name); err == nil {
+				name = plain
+			}
+			if plain, err := url.QueryUnescape(value); err == nil {
+				value = plain
+			}
+			if !yield(strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "[]")), value) {
+				return
+			}
+		}
+	}
+}
+
+// stripQuery takes parameters out of a query, and leaves the rest as it was written.
 func stripQuery(query string, names []string) string {
 	if query == "" {
 		return ""
@@ -66,12 +86,7 @@ func stripQuery(query string, names []string) string {
 	var kept []string
 	for part := range strings.SplitSeq(query, "&") {
 		hit := false
-		for piece := range strings.SplitSeq(part, ";") {
-			name, _, _ := strings.Cut(piece, "=")
-			if plain, err := url.QueryUnescape(name); err == nil {
-				name = plain
-			}
-			name = strings.ToLower(strings.TrimSuffix(strings.TrimSpace(name), "[]"))
+		for name := range parameters(part) {
 			hit = hit || slices.Contains(names, name)
 		}
 		if !hit {

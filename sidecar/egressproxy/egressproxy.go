@@ -6,7 +6,8 @@
 //
 //   - A host that routes are about is reached through a route or not at all. Others are
 //     passed on as the firewall's allowlist has them.
-//   - Paths are matched, and forwarded, in their canonical form.
+//   - Paths are matched, and forwarded, in their canonical form. What a service may take for
+//     the method is matched too; what it may take for the host or the path is taken out.
 //   - What the agent sends as a credential is taken out, whether or not the route injects
 //     one, unless the route passes it. The route's own is put in, and masked in the
 //     answer if it is echoed.
@@ -133,15 +134,15 @@ func (e *EgressProxy) Policy() any { return e.Service.Policy(func(st *state) any
 // Test says which rule decides a request, without sending it.
 func (e *EgressProxy) Test(method, rawURL string) front.Verdict {
 	return e.Service.Test(rawURL, func(st *state, at front.Place) front.Verdict {
-		return at.Verdict(st.decide(at.Host, at.Port, strings.ToUpper(method), at.Target))
+		return at.Verdict(st.decide(at.Host, at.Port, strings.ToUpper(method), at.Target, func() []string { return nil }))
 	})
 }
 
 // decide asks the routes about the hosts that they are about, the allowlist about the
-// rest.
-func (st *state) decide(host string, port uint16, method string, target policy.Target) policy.Decision {
+// rest. Also gives the methods that a request names beside its own.
+func (st *state) decide(host string, port uint16, method string, target policy.Target, also func() []string) policy.Decision {
 	if st.routes.Governs(host, port) {
-		return st.routes.Decide(host, port, method, target)
+		return st.routes.Decide(host, port, method, target, also()...)
 	}
 	d := st.allow.Decide(host, port)
 	if !d.Allow {
@@ -183,7 +184,7 @@ func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
 		return
 	}
 	path = target.Path
-	d := st.decide(r.Addr, r.Port, r.Method, target)
+	d := st.decide(r.Addr, r.Port, r.Method, target, func() []string { return otherMethods(r.Header, target.Query) })
 	if !d.Allow {
 		deny(*denial(d))
 		return
@@ -195,6 +196,7 @@ func (h handler) Serve(w http.ResponseWriter, r *intercept.Request) {
 	}
 	in := intercept.Inspection{}
 	if d.Route != nil {
+		stripAddresses(out.Header)
 		st.credentials(out, d.Route, &in)
 	}
 	st.Finish(w, r, path, d.Rule, st.Forward.Forward(w, r, out, in), failed)

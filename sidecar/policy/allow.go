@@ -11,6 +11,7 @@ const (
 	RuleDefault  = "default-deny"
 	RuleNoRoute  = "no-route"
 	RulePath     = "ambiguous-path"
+	RuleMethod   = "ambiguous-method"
 )
 
 // Decision says what is to be done with a request, and which rule says so.

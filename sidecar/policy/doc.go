@@ -11,7 +11,8 @@
 //     is to be forwarded.
 //   - A path that upstreams are known to read in several ways (an encoded slash,
 //     path parameters, double encoding, doubled slashes) is allowed only if every
-//     reading of it is allowed by rules that inject the same credential.
+//     reading of it is allowed by rules that inject the same credential. So is a
+//     method, where a request names another one beside it.
 //   - An empty [Allowlist] and an empty set of [Routes] deny everything. A pattern
 //     that matches everything is refused unless allow_all says so.
 //   - Rules only ever allow, so their order does not matter; routes that overlap

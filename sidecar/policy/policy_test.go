@@ -206,6 +206,15 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s %s%s: %+v; want %s", c.method, c.host, c.target, d, c.want)
 		}
 	}
+	target, err := CanonicalTarget("/public/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for also, want := range map[string]string{"GET": "read", "DELETE": "ambiguous-method", "": "ambiguous-method"} {
+		if d := rs.Decide("api.example.com", 443, "GET", target, "GET", also); d.Rule != want || d.Allow != (want == "read") {
+			t.Errorf("with the method %q too: %+v; want %s", also, d, want)
+		}
+	}
 	if rs.Decide("git.example.com", 80, "GET", Target{readings: []string{"/"}}).Allow {
 		t.Error("routes allow port 80 without being told")
 	}

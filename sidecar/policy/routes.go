@@ -226,8 +226,9 @@ func (rs *Routes) Governs(host string, port uint16) bool {
 	return false
 }
 
-// Decide says which route, if any, allows a request. Host is in canonical form.
-func (rs *Routes) Decide(host string, port uint16, method string, target Target) Decision {
+// Decide says which route, if any, allows a request. Host is in canonical form. Also are
+// methods that the upstream may take the request's for.
+func (rs *Routes) Decide(host string, port uint16, method string, target Target, also ...string) Decision {
 	if rs == nil {
 		rs = &Routes{}
 	}
@@ -254,6 +255,13 @@ func (rs *Routes) Decide(host string, port uint16, method string, target Target)
 	}
 	if found == nil {
 		return Decision{Rule: RuleNoRoute, Reason: "the request has no path"}
+	}
+	for _, other := range also {
+		for _, reading := range target.readings {
+			if c := match(about, other, reading); c == nil || !sameCredential(&c.Route, &found.Route) {
+				return Decision{Rule: RuleMethod, Reason: fmt.Sprintf("the upstream may take the method for %s, which is not allowed in the same way", other)}
+			}
+		}
 	}
 	return Decision{Allow: true, Rule: found.ID, Route: &found.Route}
 }

@@ -118,6 +118,9 @@ func (w World) Table() []Case {
 
 		{"a path that no route allows", "api.test", "", get("api.test", "/private", ""), "no-route"},
 		{"a method that no route allows", "basic.test", "", post("basic.test", "Content-Length: 0\r\n", ""), "no-route"},
+		{"a method in a header", "basic.test", "", get("basic.test", "/", "X-HTTP-Method-Override: delete\r\n"), "ambiguous-method"},
+		{"a method in a header with underscores", "basic.test", "", get("basic.test", "/", "X_Http_Method: PATCH\r\n"), "ambiguous-method"},
+		{"a method in the query", "basic.test", "", get("basic.test", "/?a=b;_m%65thod=DELETE", ""), "ambiguous-method"},
 		{"a port that the route does not name", "api.test:80", "", "GET /public/x HTTP/1.1\r\nHost: api.test\r\n\r\n", "default-deny"},
 		{"dot segments", "api.test", "", get("api.test", "/public/../private", ""), "no-route"},
 		{"encoded dot segments", "api.test", "", get("api.test", "/public/%2e%2e/private", ""), "no-route"},
