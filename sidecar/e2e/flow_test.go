@@ -137,6 +137,24 @@ func TestTrailersCarryNoCredentials(t *testing.T) {
 	}
 }
 
+// TestSessionsStayWithTheProxy: a cookie that a service sets for a route's credential would
+// be good for what the route does not allow.
+func TestSessionsStayWithTheProxy(t *testing.T) {
+	w := newWorld(t)
+	w.handle["/public/login"] = func(rw http.ResponseWriter, _ *http.Request) {
+		http.SetCookie(rw, &http.Cookie{Name: "session", Value: "full-rights", Domain: "test"})
+		http.SetCookie(rw, &http.Cookie{Name: "other", Value: "full-rights"})
+	}
+	for _, http2 := range []bool{false, true} {
+		for host, want := range map[string]int{"api.test": 0, "plain.test": 2, "allowed.test": 2} {
+			resp, _ := do(t, w.client(http2), request(t, "GET", "https://"+host+":"+w.https+"/public/login", nil))
+			if got := len(resp.Cookies()); resp.StatusCode != http.StatusOK || got != want {
+				t.Errorf("%s: %s, %d cookies; want %d", host, resp.Status, got, want)
+			}
+		}
+	}
+}
+
 func TestEchoesAreMasked(t *testing.T) {
 	w := newWorld(t)
 	w.handle["/public/echo"] = func(rw http.ResponseWriter, r *http.Request) {

@@ -10,7 +10,7 @@
 //     the method is matched too; what it may take for the host or the path is taken out.
 //   - What the agent sends as a credential is taken out, whether or not the route injects
 //     one, unless the route passes it. The route's own is put in, and masked in the
-//     answer if it is echoed.
+//     answer if it is echoed; cookies that the service sets for it are taken out.
 //   - All of it goes to the firewall, to nobody else.
 package egressproxy
 
@@ -226,7 +226,11 @@ func (st *state) credentials(out *http.Request, route *policy.Route, in *interce
 	}
 	inject(out, route.Credential, st.set[route.Credential.Secret].Value)
 	in.Mask = st.masker
-	in.Answer = readable
+	in.Answer = func(resp *http.Response) error {
+		// A session is a credential too, and good for more than the route allows.
+		resp.Header.Del("Set-Cookie")
+		return readable(resp)
+	}
 	// What is compressed could not be masked.
 	out.Header.Set("Accept-Encoding", "identity")
 }
