@@ -75,6 +75,9 @@ func TestANetworkWithAStaleEndpointCanBeRemoved(t *testing.T) {
 			if removed != tc.removed || tc.removed != (err == nil) || err != nil && !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("removed: %v, %v", removed, err)
 			}
+			if said := err != nil && strings.Contains(err.Error(), "when it has been restarted"); said != (tc.endpoints == "{}") {
+				t.Errorf("whether the daemon has miscounted: %v", err)
+			}
 			if !slices.Equal(dropped, tc.dropped) {
 				t.Errorf("dropped %q, want %q", dropped, tc.dropped)
 			}
