@@ -259,7 +259,7 @@ func (rs *Routes) Decide(host string, port uint16, method string, target Target,
 	for _, other := range also {
 		for _, reading := range target.readings {
 			if c := match(about, other, reading); c == nil || !sameCredential(&c.Route, &found.Route) {
-				return Decision{Rule: RuleMethod, Reason: fmt.Sprintf("the upstream may take the method for %s, which is not allowed in the same way", other)}
+				return Decision{Rule: RuleMethod, Reason: fmt.Sprintf("the upstream may take the method for %.40q, which is not allowed in the same way", other)}
 			}
 		}
 	}
