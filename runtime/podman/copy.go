@@ -73,10 +73,31 @@ func (e *engine) putHosts(ctx context.Context, id string, content []byte) error 
 	return e.putArchive(ctx, id, "/", &b)
 }
 
+// cleanupTime bounds the wait for the cleanup after a container: who does it may have been
+// killed.
+const cleanupTime = 10 * time.Second
+
+// ownSettled describes a container of bottle's. If its process has ended it waits until the
+// engine has cleaned up after it: until then its root is mounted, and a copy, which uses that,
+// would have it taken away in the middle (an archive is cut off, what is copied in is lost).
+func (e *engine) ownSettled(ctx context.Context, name string) (apiContainer, error) {
+	for end := time.Now().Add(cleanupTime); ; {
+		c, err := e.own(ctx, name)
+		if err != nil || c.State.Status != "stopped" || time.Now().After(end) {
+			return c, err
+		}
+		select {
+		case <-time.After(waitInterval):
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		}
+	}
+}
+
 // CopyTo implements [runtime.Containers].
 func (e *engine) CopyTo(ctx context.Context, name, dir string, archive io.Reader) error {
 	const op = "copy to container"
-	c, err := e.own(ctx, name)
+	c, err := e.ownSettled(ctx, name)
 	if err == nil {
 		err = e.checkTarget(ctx, c, dir)
 	}
@@ -164,7 +185,7 @@ func (e *errReader) Read(p []byte) (int, error) {
 // CopyFrom implements [runtime.Containers].
 func (e *engine) CopyFrom(ctx context.Context, name, file string) (io.ReadCloser, error) {
 	const op = "copy from container"
-	c, err := e.own(ctx, name)
+	c, err := e.ownSettled(ctx, name)
 	if err != nil {
 		return nil, wrap(ctx, op, name, err)
 	}
