@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,13 +66,22 @@ func hostMounts() ([]string, error) {
 	return mounts, nil
 }
 
-// namespaces are those in which processes live, other than this process's.
+// namespaces are those in which processes live, other than this process's: with all of their
+// threads. A program in Go keeps its first thread for good, also when a goroutine has ended on
+// it that had made a container's namespace, as Podman's service does with any other.
 func namespaces(kind string) []string {
 	seen := map[string]bool{}
-	links, _ := filepath.Glob("/proc/[0-9]*/ns/" + kind)
-	for _, l := range links {
-		if ns, err := os.Readlink(l); err == nil { // it has not ended and is ours
-			seen[ns] = true
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		in := map[string]bool{}
+		threads, _ := filepath.Glob(p + "/task/[0-9]*/ns/" + kind)
+		for _, t := range threads {
+			if ns, err := os.Readlink(t); err == nil { // it has not ended and is ours
+				in[ns] = true
+			}
+		}
+		if len(in) == 1 {
+			maps.Copy(seen, in)
 		}
 	}
 	if own, err := os.Readlink("/proc/self/ns/" + kind); err == nil {
