@@ -113,7 +113,11 @@ func (e *engine) buildOnce(ctx context.Context, spec runtime.BuildSpec) (string,
 		}
 		undo, cancel := detached(ctx)
 		defer cancel()
-		e.endBuild(undo, mark, before)
+		quiet := buildQuiet
+		if ctx.Err() == nil {
+			quiet = 0 // it has ended by itself
+		}
+		e.endBuild(undo, mark, before, quiet)
 		e.removeSteps(undo, query.Get("t"), before.images)
 	}
 	return id, err
@@ -163,9 +167,15 @@ func newBuildMark() int64 {
 	return 64<<20 + 4096*(1+int64(binary.NativeEndian.Uint16(b[:])))
 }
 
-// endBuild waits until the service has cleaned up after a build that was given up.
-// It waits itself for the step that runs, so that is ended first.
-func (e *engine) endBuild(ctx context.Context, mark int64, before buildScene) {
+// buildQuiet is how long nothing of a build that was given up has to be seen before it is
+// over: between two of its steps the service has neither a process nor a container of it.
+const buildQuiet = time.Second
+
+// endBuild waits until the service has cleaned up after a build that was given up, and nothing
+// of it has been seen for as long as quiet. The service waits itself for the step that runs, so
+// that is ended first.
+func (e *engine) endBuild(ctx context.Context, mark int64, before buildScene, quiet time.Duration) {
+	seen := time.Now()
 	for wait := 10 * time.Millisecond; ctx.Err() == nil; wait = min(wait*2, 200*time.Millisecond) {
 		running := e.local && killBuild(mark)
 		now, err := e.workingContainers(ctx)
@@ -179,7 +189,9 @@ func (e *engine) endBuild(ctx context.Context, mark int64, before buildScene) {
 			}
 		}
 		// Another build's containers cannot be told from this one's.
-		if !running && (fresh == 0 || e.builds.Load() > 1) {
+		if running || fresh > 0 && e.builds.Load() <= 1 {
+			seen = time.Now()
+		} else if time.Since(seen) >= quiet {
 			return
 		}
 		select {

@@ -102,7 +102,7 @@ func endBuilds(uri string, dead map[string]deadBuild) {
 	}
 	orphan := &engine{log: slog.New(slog.DiscardHandler), uri: uri, local: true, conn: conn}
 	for _, b := range dead {
-		orphan.endBuild(ctx, b.Mark, b.before())
+		orphan.endBuild(ctx, b.Mark, b.before(), buildQuiet)
 	}
 }
 
@@ -130,7 +130,7 @@ func (e *engine) Sweep(ctx context.Context) error {
 	}
 	for dir, b := range dead {
 		ending, cancel := context.WithTimeout(ctx, buildEnd)
-		e.endBuild(ending, b.Mark, b.before())
+		e.endBuild(ending, b.Mark, b.before(), buildQuiet)
 		cancel()
 		e.removeSteps(ctx, b.Tag, b.Images)
 		if ctx.Err() != nil {
