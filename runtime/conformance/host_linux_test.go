@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bottle-run/bottle/internal/needs"
 )
 
 // inNamespace is the variable that makes this program the process of the test below.
@@ -32,7 +34,7 @@ func init() {
 // A process lives in a namespace with all of its threads, not with its first one alone.
 func TestAFirstThreadIsNoProcess(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can make a network namespace")
+		needs.Missing(t, "only root can make a network namespace")
 	}
 	for name, whole := range map[string]bool{"the first thread": false, "the process": true} {
 		cmd := exec.Command("/proc/self/exe")
